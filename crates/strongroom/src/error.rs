@@ -1,0 +1,185 @@
+//! One error for the whole library.
+//!
+//! Each layer has a precise enum of its own; [`Error`] carries any of them and answers the questions that a
+//! program asks: what kind it is, what its stable code is, what to do next, whether a later try may help.
+
+use std::borrow::Cow;
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+#[cfg(feature = "client")]
+use crate::oauth::ServiceError;
+
+/// What went wrong, what to do about it, and never a secret.
+///
+/// Cheap to clone: callers that shared one request share its error.
+///
+/// ```
+/// use strongroom::{Error, ErrorKind};
+///
+/// let error = Error::new(ErrorKind::Storage, "disk_full", "the disk is full").with_remedy("free some space");
+/// assert_eq!(error.code(), "disk_full");
+/// assert_eq!(error.remedy().as_deref(), Some("free some space"));
+/// ```
+#[derive(Clone)]
+pub struct Error {
+    cause: Arc<dyn Diagnose>,
+    remedy: Option<Arc<str>>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// The kinds of [`Error`], by what a caller does about them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The program or its configuration asks for something that cannot work. Trying again does not help.
+    Configuration,
+    /// The identity provider refused the request (HTTP 4xx, 429 included). [`Error::service`] has its words.
+    IdentityProvider,
+    /// The identity provider could not be reached, was too slow, or failed (HTTP 5xx).
+    Network,
+    /// Another process holds the lock of the cache and did not leave in time.
+    Locked,
+    /// Others kept changing the cache while it was being written.
+    Contended,
+    /// What is at the cache's location cannot be used as a cache. It was not touched.
+    Unusable,
+    /// The cache could not be read or written: permissions, a full disk, a failing device.
+    Storage,
+    /// A fault in this library or in an implementation handed to it.
+    Internal,
+}
+
+/// What each layer's own error enum tells [`Error`].
+pub(crate) trait Diagnose: StdError + Send + Sync + 'static {
+    fn kind(&self) -> ErrorKind;
+    /// Stable, in snake case: scripts compare it.
+    fn code(&self) -> &str;
+    fn remedy(&self) -> Option<Cow<'_, str>>;
+    fn is_retryable(&self) -> bool {
+        matches!(self.kind(), ErrorKind::Network | ErrorKind::Locked | ErrorKind::Contended)
+    }
+    fn retry_after(&self) -> Option<Duration> {
+        None
+    }
+    #[cfg(feature = "client")]
+    fn service(&self) -> Option<&ServiceError> {
+        None
+    }
+}
+
+impl Error {
+    /// An error of an implementation outside this library, of a `Persistence` for example.
+    ///
+    /// `code` is a stable word in snake case that scripts can compare; `message` says what failed and on what.
+    /// Neither may contain a secret.
+    pub fn new(kind: ErrorKind, code: &'static str, message: impl Into<String>) -> Self {
+        Custom { kind, code, message: message.into() }.into()
+    }
+
+    /// The same error with a sentence that says what to do next.
+    #[must_use]
+    pub fn with_remedy(mut self, remedy: impl AsRef<str>) -> Self {
+        self.remedy = Some(Arc::from(remedy.as_ref()));
+        self
+    }
+
+    /// The same error with the error that caused it, as [`source`](StdError::source) reports it.
+    #[must_use]
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> ErrorKind {
+        self.cause.kind()
+    }
+
+    /// A stable word in snake case. For a refusal it is the provider's own OAuth code, `invalid_client` say.
+    #[must_use]
+    pub fn code(&self) -> &str {
+        self.cause.code()
+    }
+
+    /// What to do next, where there is something to do.
+    #[must_use]
+    pub fn remedy(&self) -> Option<Cow<'_, str>> {
+        self.remedy.as_deref().map(Cow::Borrowed).or_else(|| self.cause.remedy())
+    }
+
+    /// Whether the same call may succeed later without anything being changed.
+    #[must_use]
+    pub fn is_retryable(&self) -> bool {
+        self.cause.is_retryable()
+    }
+
+    /// How long the identity provider asked to be left alone (`Retry-After`, at most an hour).
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.cause.retry_after()
+    }
+
+    /// The identity provider's answer, where it was the provider that refused or failed.
+    #[cfg(feature = "client")]
+    #[must_use]
+    pub fn service(&self) -> Option<&ServiceError> {
+        self.cause.service()
+    }
+}
+
+impl<E: Diagnose> From<E> for Error {
+    fn from(error: E) -> Self {
+        Self { cause: Arc::new(error), remedy: None, source: None }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.cause, f)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error")
+            .field("kind", &self.kind())
+            .field("code", &self.code())
+            .field("message", &self.to_string())
+            .finish_non_exhaustive()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        match &self.source {
+            Some(source) => Some(&**source),
+            None => self.cause.source(),
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+struct Custom {
+    kind: ErrorKind,
+    code: &'static str,
+    message: String,
+}
+
+impl Diagnose for Custom {
+    fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    fn code(&self) -> &str {
+        self.code
+    }
+
+    fn remedy(&self) -> Option<Cow<'_, str>> {
+        None
+    }
+}

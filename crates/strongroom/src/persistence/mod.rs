@@ -1,0 +1,200 @@
+//! Where one whole cache document lives: bytes in, bytes out, and whether they have changed since.
+//!
+//! This layer owns files, permissions, atomic replacement, the lock across processes and the freshness probe.
+//! It must not know what the bytes mean: parsing is `schema`'s, and what to do about a conflict is `store`'s.
+
+mod atomic;
+mod error;
+mod file;
+pub(crate) mod lock;
+mod memory;
+mod quarantine;
+mod revision;
+
+use std::fmt;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+pub use self::atomic::Step;
+pub use self::error::PersistenceError;
+pub use self::file::{FilePersistence, FilePersistenceBuilder};
+pub use self::memory::MemoryPersistence;
+pub use self::revision::Revision;
+use crate::{Error, SecretBytes};
+
+/// A boxed future, so that the traits of this library can be used as trait objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A place where one cache document lives: a file, an item of a keyring.
+///
+/// Implementations keep bytes; they neither parse nor lock. A read-modify-write runs under the cross-process lock,
+/// which [`DocumentStore`](crate::DocumentStore) takes.
+pub trait Persistence: fmt::Debug + Send + Sync {
+    /// The document as it is now, with the revision that [`save`](Self::save) and
+    /// [`is_current`](Self::is_current) compare with. Nothing there is an empty document, not an error.
+    ///
+    /// Takes no lock, so it may read what a peer has half written.
+    ///
+    /// # Errors
+    /// What lies there cannot be read, or is larger than the implementation's limit.
+    fn load(&self) -> BoxFuture<'_, Result<Loaded, Error>>;
+
+    /// Replaces the document as a whole, durably, if it is still at revision `expected`.
+    ///
+    /// Everything is prepared first; then, immediately before the point of no return, `fence` is asked whether
+    /// the lock is still ours and the revision is compared. A reader sees the old document or the new one.
+    ///
+    /// # Errors
+    /// The document could not be written; the old one is still there.
+    fn save<'a>(
+        &'a self,
+        bytes: &'a SecretBytes,
+        expected: &'a Revision,
+        fence: &'a Fence<'a>,
+    ) -> BoxFuture<'a, Result<Saved, Error>>;
+
+    /// Removes the document. That there is none is no error.
+    ///
+    /// # Errors
+    /// It is there and cannot be removed.
+    fn remove(&self) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Whether the document is still the one that was loaded or saved as `revision`. Cheap: it is asked at every
+    /// look-up.
+    ///
+    /// # Errors
+    /// The location cannot be looked at.
+    fn is_current(&self, revision: &Revision) -> Result<bool, Error>;
+
+    /// Moves a document that cannot be read out of the way, if it is still at revision `expected`, and says
+    /// where it is now. `None` if this kind of persistence cannot do that or the document has changed.
+    ///
+    /// # Errors
+    /// It could not be moved.
+    fn set_aside<'a>(&'a self, expected: &'a Revision) -> BoxFuture<'a, Result<Option<String>, Error>> {
+        let _ = expected;
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
+    /// The lock file that programs of other languages use for this document (`<location>.lockfile`), or `None`
+    /// if no other program uses it.
+    fn lock_path(&self) -> Option<PathBuf>;
+
+    /// Where the document is.
+    fn location(&self) -> Location;
+
+    /// How well the document is protected where it lies.
+    fn protection(&self) -> Protection;
+
+    /// The kind of persistence, as `--persistence` spells it: `file`, `sealed`, `secret-service`, …
+    fn kind(&self) -> &'static str;
+}
+
+/// What [`Persistence::load`] found.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The document; empty if there is none.
+    pub bytes: SecretBytes,
+    /// Its revision.
+    pub revision: Revision,
+}
+
+/// What became of [`Persistence::save`].
+#[derive(Debug)]
+pub enum Saved {
+    /// The document is stored, at this revision.
+    Saved(Revision),
+    /// Somebody else has changed the document or taken the lock. Nothing was written: load again, apply the
+    /// change again.
+    Conflict,
+}
+
+/// Where a document is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Location {
+    /// A file. Side files of ours (`.lock`, `.state`) lie beside it.
+    File(PathBuf),
+    /// Something without a path, an item of a keyring say, in words.
+    Item(String),
+    /// The memory of this process.
+    Memory,
+}
+
+impl fmt::Display for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Item(name) => name.fmt(f),
+            Self::Memory => f.write_str("memory"),
+        }
+    }
+}
+
+/// How well a cache is protected at rest, from least to most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Protection {
+    /// Plain text: who can read the file has the tokens.
+    None,
+    /// Sealed with a key that lies on the same host.
+    HostFile,
+    /// Sealed with a key that was handed in.
+    ProvidedKey,
+    /// In the operating system's secret store.
+    OsStore,
+}
+
+impl Protection {
+    /// The word used on the command line and in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::HostFile => "host-file",
+            Self::ProvidedKey => "provided-key",
+            Self::OsStore => "os-store",
+        }
+    }
+
+    /// Whether the document is encrypted at rest.
+    #[must_use]
+    pub const fn is_encrypted(self) -> bool {
+        !matches!(self, Self::None)
+    }
+}
+
+impl fmt::Display for Protection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Says whether the lock that a write began under is still held. See [`Persistence::save`].
+pub struct Fence<'a>(&'a (dyn Fn() -> bool + Sync));
+
+impl<'a> Fence<'a> {
+    /// A fence that asks `still_ours`.
+    pub fn new(still_ours: &'a (dyn Fn() -> bool + Sync)) -> Self {
+        Self(still_ours)
+    }
+
+    /// A fence that always holds: for a document that nobody else writes.
+    #[must_use]
+    pub fn open() -> Fence<'static> {
+        Fence(&|| true)
+    }
+
+    /// Whether the lock is still ours.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Fence<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fence")
+    }
+}
