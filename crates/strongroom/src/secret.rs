@@ -72,6 +72,12 @@ impl fmt::Debug for SecretString {
 pub struct SecretBytes(Zeroizing<Vec<u8>>);
 
 impl SecretBytes {
+    /// No bytes yet, with room for `capacity` of them.
+    #[must_use]
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self(Zeroizing::new(Vec::with_capacity(capacity)))
+    }
+
     /// The bytes themselves. Search for this name to find where secrets leave their type.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
@@ -112,5 +118,17 @@ impl From<Vec<u8>> for SecretBytes {
 impl fmt::Debug for SecretBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SecretBytes([{} bytes redacted])", self.0.len())
+    }
+}
+
+/// Appending never fails.
+impl std::io::Write for SecretBytes {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.extend(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }

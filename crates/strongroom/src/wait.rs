@@ -73,7 +73,10 @@ impl Future for Sleep {
     }
 }
 
-static TIMER: Timer = Timer { state: Mutex::new(TimerState { alarms: BinaryHeap::new(), running: false }), changed: Condvar::new() };
+static TIMER: Timer = Timer {
+    state: Mutex::new(TimerState { alarms: BinaryHeap::new(), running: false }),
+    changed: Condvar::new(),
+};
 
 struct Timer {
     state: Mutex<TimerState>,

@@ -135,12 +135,15 @@ impl Diagnose for ServiceError {
             return Some(format!("try again in {} seconds", wait.as_secs()).into());
         }
         self.code_remedy().map(Cow::Borrowed).or(match self.class() {
-            ServiceErrorClass::Transient => Some("the identity provider is busy or failing; try again later".into()),
+            ServiceErrorClass::Transient => {
+                Some("the identity provider is busy or failing; try again later".into())
+            }
             ServiceErrorClass::InteractionRequired => {
                 Some("a user has to sign in again; hand the claims on, if there are any".into())
             }
             ServiceErrorClass::ClientRefused if self.error == "http_error" => Some(
-                "the answer is not an identity provider's: check the authority, and proxies on the way".into(),
+                "the answer is not an identity provider's: check the authority, and proxies on the way"
+                    .into(),
             ),
             ServiceErrorClass::ClientRefused => None,
         })
@@ -197,30 +200,75 @@ struct Wire {
 
 /// What to do about the `AADSTS` codes that users meet.
 const REMEDIES: &[(&[u64], &str)] = &[
-    (&[700_016, 700_011], "the application is not in this tenant: check the client id, the tenant and the cloud"),
+    (
+        &[700_016, 700_011],
+        "the application is not in this tenant: check the client id, the tenant and the cloud",
+    ),
     (&[7_000_112, 70_001], "the application is disabled: ask an administrator to enable it"),
-    (&[7_000_215], "wrong client secret: use the secret's value, not its id, and check which application it belongs to"),
+    (
+        &[7_000_215],
+        "wrong client secret: use the secret's value, not its id, and check which application it belongs to",
+    ),
     (&[7_000_218], "no client credential was sent: configure a client secret, certificate or assertion"),
     (&[7_000_222], "the client secret has expired: create a new one, or use a certificate"),
-    (&[700_027, 50_012, 700_030], "the certificate is not registered for the application, or the signature is wrong: compare its thumbprint; try only the leaf in x5c"),
-    (&[700_024], "the client assertion is outside its time range: check this machine's clock, and read the assertion file again"),
-    (&[70_021, 700_211, 700_212, 700_213], "no federated credential of the application has this issuer, subject and audience"),
-    (&[90_002, 900_023, 50_059, 90_019], "the tenant is unknown, malformed or missing: check the authority; an application's own token needs a tenant id or a verified domain"),
-    (&[50_194, 9_001_023, 90_038], "the authority does not fit the application: use the tenant's own authority, in the right cloud"),
+    (
+        &[700_027, 50_012, 700_030],
+        "the certificate is not registered for the application, or the signature is wrong: compare its thumbprint; try only the leaf in x5c",
+    ),
+    (
+        &[700_024],
+        "the client assertion is outside its time range: check this machine's clock, and read the assertion file again",
+    ),
+    (
+        &[70_021, 700_211, 700_212, 700_213],
+        "no federated credential of the application has this issuer, subject and audience",
+    ),
+    (
+        &[90_002, 900_023, 50_059, 90_019],
+        "the tenant is unknown, malformed or missing: check the authority; an application's own token needs a tenant id or a verified domain",
+    ),
+    (
+        &[50_194, 9_001_023, 90_038],
+        "the authority does not fit the application: use the tenant's own authority, in the right cloud",
+    ),
     (&[50_011], "the redirect URI is not registered for the application"),
-    (&[70_011, 28_002, 700_022, 1_002_012], "bad scope: an application's own token takes exactly one resource, as RESOURCE/.default"),
-    (&[500_011, 650_057, 50_001], "the resource is not in the tenant, or not among the application's permissions: check the scope"),
-    (&[65_001, 65_004, 90_094], "consent is missing: an administrator has to grant the application's permissions"),
-    (&[50_076, 50_079, 50_072, 50_074, 50_078, 50_158], "multi-factor authentication is needed: sign in interactively with the claims"),
-    (&[53_000, 53_001, 53_002, 53_003, 53_004, 530_032, 50_005, 50_097], "a conditional access policy blocks this sign-in: ask an administrator"),
+    (
+        &[70_011, 28_002, 700_022, 1_002_012],
+        "bad scope: an application's own token takes exactly one resource, as RESOURCE/.default",
+    ),
+    (
+        &[500_011, 650_057, 50_001],
+        "the resource is not in the tenant, or not among the application's permissions: check the scope",
+    ),
+    (
+        &[65_001, 65_004, 90_094],
+        "consent is missing: an administrator has to grant the application's permissions",
+    ),
+    (
+        &[50_076, 50_079, 50_072, 50_074, 50_078, 50_158],
+        "multi-factor authentication is needed: sign in interactively with the claims",
+    ),
+    (
+        &[53_000, 53_001, 53_002, 53_003, 53_004, 530_032, 50_005, 50_097],
+        "a conditional access policy blocks this sign-in: ask an administrator",
+    ),
     (&[50_173, 50_133, 50_132, 50_089], "the session was revoked or the password changed: sign in again"),
     (&[70_008, 700_082, 70_043, 70_000], "the refresh token or code has expired: sign in again"),
-    (&[54_005, 501_481], "the authorization code was redeemed before, or the PKCE verifier is wrong: start the sign-in again"),
-    (&[500_133, 50_013, 240_002, 7_000_114], "the user assertion is expired or invalid, or the application may not act on behalf of users: pass the access token that this API received"),
+    (
+        &[54_005, 501_481],
+        "the authorization code was redeemed before, or the PKCE verifier is wrong: start the sign-in again",
+    ),
+    (
+        &[500_133, 50_013, 240_002, 7_000_114],
+        "the user assertion is expired or invalid, or the application may not act on behalf of users: pass the access token that this API received",
+    ),
     (&[50_058], "there is no session to sign in with silently: sign in interactively"),
     (&[50_196], "the same request was sent too often: cache the tokens, and wait at least 60 seconds"),
     (&[50_034, 50_020, 90_072], "the user is not in this tenant: check the tenant, or invite the user"),
-    (&[90_055, 90_033, 90_006, 50_033, 90_024], "the tenant is throttled or the service is busy: try again later"),
+    (
+        &[90_055, 90_033, 90_006, 50_033, 90_024],
+        "the tenant is throttled or the service is busy: try again later",
+    ),
     (&[100_007], "there is no regional endpoint for this application: do not set a region"),
     (&[50_049], "the authority's host is unknown to the cloud: check it, or trust it with known_authorities"),
 ];

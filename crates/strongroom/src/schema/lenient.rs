@@ -97,7 +97,7 @@ pub(crate) fn parse_seconds(text: &str) -> Option<i64> {
 }
 
 #[allow(clippy::cast_possible_truncation)] // checked just before
-fn float_seconds(number: f64) -> Option<i64> {
+pub(super) fn float_seconds(number: f64) -> Option<i64> {
     // 2^53: beyond it a float is no whole second any more.
     (number.is_finite() && number.abs() <= 9_007_199_254_740_992.0).then_some(number.floor() as i64)
 }

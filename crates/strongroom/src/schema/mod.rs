@@ -2,4 +2,27 @@
 //!
 //! Pure: it does no I/O, reads no clock and knows no lock. Bytes and a time come in, bytes go out.
 
+mod change;
+mod credential;
+mod dialect;
+mod document;
+mod entry;
+mod environment;
+mod extended;
+mod key;
 pub(crate) mod lenient;
+mod target;
+
+pub use self::change::{Change, Expectation, Put};
+pub use self::credential::{
+    AccessToken, Account, AppMetadata, Credential, CredentialType, IdToken, RefreshToken,
+};
+pub use self::dialect::Dialect;
+pub use self::document::{Applied, Document, DocumentError, Entry};
+pub use self::entry::EntryProblem;
+pub use self::environment::Environments;
+#[cfg_attr(not(feature = "client"), allow(unused_imports))]
+pub(crate) use self::environment::{Cloud, cloud_of};
+pub use self::extended::ExtendedKey;
+pub use self::key::{CredentialKey, Partition, RecordRevision, TokenScheme};
+pub use self::target::Scopes;

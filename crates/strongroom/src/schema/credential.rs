@@ -1,0 +1,199 @@
+//! The five credential types of the schema.
+
+use std::fmt;
+
+use super::extended::ExtendedKey;
+use super::key::TokenScheme;
+use super::target::Scopes;
+use crate::{SecretString, UnixSeconds};
+
+/// The sections of a cache document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum CredentialType {
+    /// Access tokens.
+    AccessToken,
+    /// Refresh tokens.
+    RefreshToken,
+    /// ID tokens.
+    IdToken,
+    /// Accounts of users.
+    Account,
+    /// What is known of an application.
+    AppMetadata,
+}
+
+impl CredentialType {
+    /// All five, in the order in which they are listed.
+    pub const ALL: [Self; 5] =
+        [Self::AccessToken, Self::RefreshToken, Self::IdToken, Self::Account, Self::AppMetadata];
+
+    /// The name of the section, which is also the `credential_type` of its entries.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AccessToken => "AccessToken",
+            Self::RefreshToken => "RefreshToken",
+            Self::IdToken => "IdToken",
+            Self::Account => "Account",
+            Self::AppMetadata => "AppMetadata",
+        }
+    }
+
+    pub(crate) fn from_section(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == name)
+    }
+}
+
+impl fmt::Display for CredentialType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One entry of a cache document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Credential {
+    /// An access token.
+    AccessToken(AccessToken),
+    /// A refresh token.
+    RefreshToken(RefreshToken),
+    /// An ID token.
+    IdToken(IdToken),
+    /// A user's account.
+    Account(Account),
+    /// What is known of an application.
+    AppMetadata(AppMetadata),
+}
+
+impl Credential {
+    /// Which section it belongs to.
+    #[must_use]
+    pub const fn credential_type(&self) -> CredentialType {
+        match self {
+            Self::AccessToken(_) => CredentialType::AccessToken,
+            Self::RefreshToken(_) => CredentialType::RefreshToken,
+            Self::IdToken(_) => CredentialType::IdToken,
+            Self::Account(_) => CredentialType::Account,
+            Self::AppMetadata(_) => CredentialType::AppMetadata,
+        }
+    }
+
+    /// The access token, if it is one.
+    #[must_use]
+    pub fn into_access_token(self) -> Option<AccessToken> {
+        match self {
+            Self::AccessToken(token) => Some(token),
+            _ => None,
+        }
+    }
+}
+
+/// An access token with what it is for and how long it lives.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccessToken {
+    /// `uid.utid` of the user; `None` for an application's own token.
+    pub home_account_id: Option<String>,
+    /// The authority's host, without port.
+    pub environment: String,
+    /// The application.
+    pub client_id: String,
+    /// The tenant.
+    pub realm: String,
+    /// The scopes that were granted.
+    pub target: Scopes,
+    /// The token itself.
+    pub secret: SecretString,
+    /// As the server wrote it, usually `Bearer`.
+    pub token_type: String,
+    /// How the token is presented: bearer, or bound to a key.
+    pub scheme: TokenScheme,
+    /// When it was stored.
+    pub cached_at: UnixSeconds,
+    /// When it ends.
+    pub expires_on: UnixSeconds,
+    /// Until when it may be used in an outage.
+    pub extended_expires_on: UnixSeconds,
+    /// From when on it should be renewed.
+    pub refresh_on: Option<UnixSeconds>,
+    /// Hash of the assertion that a token on behalf of a user was got with: unpadded base64url of SHA-256.
+    pub user_assertion_hash: Option<String>,
+    /// What sets it apart from a plain token.
+    pub extended: Option<ExtendedKey>,
+}
+
+impl AccessToken {
+    /// Whether this is an application's own token: it has no user.
+    #[must_use]
+    pub fn is_app_token(&self) -> bool {
+        self.home_account_id.is_none() && self.user_assertion_hash.is_none()
+    }
+}
+
+/// A refresh token. It is good for any tenant and resource that its user may reach.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefreshToken {
+    /// `uid.utid` of the user.
+    pub home_account_id: Option<String>,
+    /// The authority's host, without port.
+    pub environment: String,
+    /// The application.
+    pub client_id: String,
+    /// The family of applications that share it: `1`.
+    pub family_id: Option<String>,
+    /// The scopes of the token response (Python stores them).
+    pub target: Scopes,
+    /// The token itself.
+    pub secret: SecretString,
+    /// When it was stored or rotated (Python stores it).
+    pub last_modification_time: Option<UnixSeconds>,
+    /// See [`AccessToken::user_assertion_hash`].
+    pub user_assertion_hash: Option<String>,
+}
+
+/// An ID token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdToken {
+    /// `uid.utid` of the user.
+    pub home_account_id: Option<String>,
+    /// The authority's host, without port.
+    pub environment: String,
+    /// The application.
+    pub client_id: String,
+    /// The tenant.
+    pub realm: String,
+    /// The token itself, a JWT.
+    pub secret: SecretString,
+    /// See [`AccessToken::user_assertion_hash`].
+    pub user_assertion_hash: Option<String>,
+}
+
+/// A user's account.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Account {
+    /// `uid.utid` of the user.
+    pub home_account_id: String,
+    /// The authority's host, without port.
+    pub environment: String,
+    /// The tenant.
+    pub realm: String,
+    /// The user's object id in that tenant.
+    pub local_account_id: String,
+    /// The name that the user signs in with.
+    pub username: String,
+    /// `MSSTS` or `ADFS`.
+    pub authority_type: String,
+    /// The grant that brought the account, where Python wrote it.
+    pub account_source: Option<String>,
+}
+
+/// What is known of an application in an environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AppMetadata {
+    /// The application.
+    pub client_id: String,
+    /// The authority's host, without port.
+    pub environment: String,
+    /// The family of applications that share refresh tokens: `1`.
+    pub family_id: Option<String>,
+}

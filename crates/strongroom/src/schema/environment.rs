@@ -1,0 +1,158 @@
+//! Environments: the hosts of identity providers, and which of them are the same.
+
+/// A cloud whose hosts are built in, so that no network is needed to know them.
+#[derive(Debug)]
+pub(crate) struct Cloud {
+    /// The host to talk to (`preferred_network`).
+    pub(crate) network: &'static str,
+    /// The host that Node, Java and .NET store tokens under (`preferred_cache`).
+    pub(crate) cache: &'static str,
+    pub(crate) aliases: &'static [&'static str],
+}
+
+const CLOUDS: &[Cloud] = &[
+    Cloud {
+        network: "login.microsoftonline.com",
+        cache: "login.windows.net",
+        aliases: &[
+            "login.microsoftonline.com",
+            "login.windows.net",
+            "login.microsoft.com",
+            "sts.windows.net",
+        ],
+    },
+    Cloud {
+        network: "login.partner.microsoftonline.cn",
+        cache: "login.partner.microsoftonline.cn",
+        aliases: &["login.partner.microsoftonline.cn", "login.chinacloudapi.cn"],
+    },
+    Cloud {
+        network: "login.microsoftonline.us",
+        cache: "login.microsoftonline.us",
+        aliases: &["login.microsoftonline.us", "login.usgovcloudapi.net"],
+    },
+    Cloud {
+        network: "login-us.microsoftonline.com",
+        cache: "login-us.microsoftonline.com",
+        aliases: &["login-us.microsoftonline.com"],
+    },
+    Cloud {
+        network: "login.microsoftonline.de",
+        cache: "login.microsoftonline.de",
+        aliases: &["login.microsoftonline.de"],
+    },
+    Cloud {
+        network: "login.sovcloud-identity.fr",
+        cache: "login.sovcloud-identity.fr",
+        aliases: &["login.sovcloud-identity.fr"],
+    },
+    Cloud {
+        network: "login.sovcloud-identity.de",
+        cache: "login.sovcloud-identity.de",
+        aliases: &["login.sovcloud-identity.de"],
+    },
+    Cloud {
+        network: "login.sovcloud-identity.sg",
+        cache: "login.sovcloud-identity.sg",
+        aliases: &["login.sovcloud-identity.sg"],
+    },
+];
+
+/// The built-in cloud that `host` belongs to. Case does not matter.
+pub(crate) fn cloud_of(host: &str) -> Option<&'static Cloud> {
+    CLOUDS.iter().find(|cloud| cloud.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(host)))
+}
+
+/// One name for all hosts that are the same: the network host of a built-in cloud, else the host in lower case.
+pub(crate) fn canonical(host: &str) -> String {
+    cloud_of(host).map_or_else(|| host.to_ascii_lowercase(), |cloud| cloud.network.to_owned())
+}
+
+/// The hosts under which an authority's credentials may be stored: its own and its aliases.
+///
+/// The aliases of Microsoft's clouds are built in; others come from instance discovery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Environments {
+    own: String,
+    preferred_cache: Option<String>,
+    canonical: Vec<String>,
+}
+
+impl Environments {
+    /// The environments of the authority at `host` (no scheme, no port).
+    #[must_use]
+    pub fn of(host: &str) -> Self {
+        Self::with_aliases(host, None, std::iter::empty::<&str>())
+    }
+
+    /// The same with what instance discovery said: `preferred_cache` and further aliases.
+    pub fn with_aliases(
+        host: &str,
+        preferred_cache: Option<&str>,
+        aliases: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Self {
+        let mut names = vec![canonical(host)];
+        for alias in aliases {
+            let name = canonical(alias.as_ref());
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        Self {
+            own: host.to_ascii_lowercase(),
+            preferred_cache: cloud_of(host)
+                .map(|cloud| cloud.cache.to_owned())
+                .or_else(|| preferred_cache.map(str::to_ascii_lowercase)),
+            canonical: names,
+        }
+    }
+
+    /// The host that the authority is configured with, in lower case: what Python and Go store under.
+    #[must_use]
+    pub fn own(&self) -> &str {
+        &self.own
+    }
+
+    /// The host that Node, Java and .NET store under.
+    #[must_use]
+    pub fn preferred_cache(&self) -> &str {
+        self.preferred_cache.as_deref().unwrap_or(&self.own)
+    }
+
+    /// One name for each group of equal hosts, the own one first.
+    pub(crate) fn canonical(&self) -> &[String] {
+        &self.canonical
+    }
+
+    /// Whether credentials stored under `environment` are this authority's.
+    #[must_use]
+    pub fn contains(&self, environment: &str) -> bool {
+        let name = canonical(environment);
+        self.canonical.contains(&name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aliases_of_a_cloud_are_equal_and_other_hosts_are_not() {
+        let public = Environments::of("login.microsoftonline.com");
+        for alias in
+            ["login.windows.net", "STS.windows.net", "login.microsoft.com", "login.microsoftonline.com"]
+        {
+            assert!(public.contains(alias), "{alias}");
+        }
+        assert!(!public.contains("login.microsoftonline.us"));
+        assert_eq!(public.preferred_cache(), "login.windows.net");
+        assert_eq!(Environments::of("Example.com").preferred_cache(), "example.com");
+    }
+
+    #[test]
+    fn discovered_aliases_count() {
+        let own = Environments::with_aliases("a.example", Some("b.example"), ["a.example", "b.example"]);
+        assert!(own.contains("B.example") && own.contains("a.example") && !own.contains("c.example"));
+        assert_eq!(own.preferred_cache(), "b.example");
+    }
+}

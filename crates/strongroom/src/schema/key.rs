@@ -1,0 +1,219 @@
+//! Identity: which credential answers which question.
+//!
+//! The languages disagree on the keys that entries are stored under, so identity is computed from an entry's
+//! fields: absent, `null` and empty are equal, aliases of an environment are equal, case does not matter.
+
+use std::fmt;
+
+use super::credential::{AccessToken, Credential, CredentialType};
+use super::environment::canonical;
+use super::extended::ExtendedKey;
+use super::target::Scopes;
+
+/// How an access token is presented to an API. Tokens of different schemes never answer for each other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum TokenScheme {
+    /// Whoever holds the token may use it.
+    #[default]
+    Bearer,
+    /// Bound to a key: proof of possession, an SSH certificate.
+    Bound {
+        /// `pop`, `ssh-cert`, `mtls_pop`, in lower case.
+        token_type: String,
+        /// Names the key.
+        key_id: Option<String>,
+    },
+}
+
+/// The identity of one credential, the key of a [`CredentialStore`](crate::CredentialStore).
+///
+/// It contains no secret.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CredentialKey(String);
+
+impl CredentialKey {
+    /// The identity of `credential`.
+    #[must_use]
+    pub fn of(credential: &Credential) -> Self {
+        match credential {
+            Credential::AccessToken(token) => Self::of_access_token(token),
+            Credential::RefreshToken(token) => join(
+                CredentialType::RefreshToken,
+                &[
+                    &canonical(&token.environment),
+                    &lower(token.family_id.as_deref().unwrap_or(&token.client_id)),
+                    &lower(opt(&token.home_account_id)),
+                    opt(&token.user_assertion_hash),
+                ],
+            ),
+            Credential::IdToken(token) => join(
+                CredentialType::IdToken,
+                &[
+                    &canonical(&token.environment),
+                    &lower(&token.client_id),
+                    &lower(&token.realm),
+                    &lower(opt(&token.home_account_id)),
+                    opt(&token.user_assertion_hash),
+                ],
+            ),
+            Credential::Account(account) => join(
+                CredentialType::Account,
+                &[&canonical(&account.environment), &lower(&account.realm), &lower(&account.home_account_id)],
+            ),
+            Credential::AppMetadata(app) => {
+                join(CredentialType::AppMetadata, &[&canonical(&app.environment), &lower(&app.client_id)])
+            }
+        }
+    }
+
+    /// The identity of `token`.
+    #[must_use]
+    pub fn of_access_token(token: &AccessToken) -> Self {
+        Partition::of_access_token(token).access_token(&token.target, &token.scheme, token.extended.as_ref())
+    }
+
+    /// The key as text: stable within a version of this library, not a format.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CredentialKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CredentialKey({})", self.0)
+    }
+}
+
+/// The credentials that one look-up has to look through: those of one type, client, tenant and user.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Partition(String);
+
+impl Partition {
+    /// The access tokens of an application itself, got with its own credential.
+    ///
+    /// `environment` is a host; equal hosts of the built-in clouds give equal partitions.
+    #[must_use]
+    pub fn of_app_tokens(environment: &str, client_id: &str, realm: &str) -> Self {
+        Self(
+            join(
+                CredentialType::AccessToken,
+                &[&canonical(environment), &lower(client_id), &lower(realm), "", ""],
+            )
+            .0,
+        )
+    }
+
+    /// The partition that `token` lies in.
+    #[must_use]
+    pub fn of_access_token(token: &AccessToken) -> Self {
+        Self(
+            join(
+                CredentialType::AccessToken,
+                &[
+                    &canonical(&token.environment),
+                    &lower(&token.client_id),
+                    &lower(&token.realm),
+                    &lower(opt(&token.home_account_id)),
+                    opt(&token.user_assertion_hash),
+                ],
+            )
+            .0,
+        )
+    }
+
+    /// The partition that `credential` lies in. All but access tokens lie in a partition by themselves.
+    #[must_use]
+    pub fn of(credential: &Credential) -> Self {
+        match credential {
+            Credential::AccessToken(token) => Self::of_access_token(token),
+            other => Self(CredentialKey::of(other).0),
+        }
+    }
+
+    /// The key of the access token of this partition with exactly these scopes.
+    #[must_use]
+    pub fn access_token(
+        &self,
+        target: &Scopes,
+        scheme: &TokenScheme,
+        extended: Option<&ExtendedKey>,
+    ) -> CredentialKey {
+        let (token_type, key_id) = match scheme {
+            TokenScheme::Bearer => ("", ""),
+            TokenScheme::Bound { token_type, key_id } => (token_type.as_str(), opt(key_id)),
+        };
+        // An extended token without a hash must not have a plain one's key.
+        let extended = extended.map_or_else(String::new, |key| format!("x{}", key.as_str()));
+        let mut key = self.0.clone();
+        for part in [token_type, key_id, &extended, &target.canonical()] {
+            push(&mut key, part);
+        }
+        CredentialKey(key)
+    }
+}
+
+/// The revision of one record of a store: it changes whenever the record does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RecordRevision(u64);
+
+impl RecordRevision {
+    /// A revision from a store's own counter or hash.
+    #[must_use]
+    pub const fn new(value: u64) -> Self {
+        Self(value)
+    }
+
+    /// The counter or hash.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// Each part is preceded by its length, so that no content can make two different identities equal.
+fn join(kind: CredentialType, parts: &[&str]) -> CredentialKey {
+    let mut key = kind.as_str().to_owned();
+    for part in parts {
+        push(&mut key, part);
+    }
+    CredentialKey(key)
+}
+
+fn push(key: &mut String, part: &str) {
+    use fmt::Write;
+    // Writing to a String does not fail.
+    let _ = write!(key, "|{}:{part}", part.len());
+}
+
+fn opt(text: &Option<String>) -> &str {
+    text.as_deref().unwrap_or_default()
+}
+
+fn lower(text: &str) -> String {
+    text.to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_content_makes_two_identities_equal() {
+        let a = Partition::of_app_tokens("h", "a|1:b", "c");
+        let b = Partition::of_app_tokens("h", "a", "b|1:c");
+        assert_ne!(a, b);
+        let plain = a.access_token(&"s".into(), &TokenScheme::Bearer, None);
+        let extended = a.access_token(&"s".into(), &TokenScheme::Bearer, Some(&ExtendedKey::unknown()));
+        assert_ne!(plain, extended);
+    }
+
+    #[test]
+    fn case_and_aliases_do_not_matter() {
+        assert_eq!(
+            Partition::of_app_tokens("login.windows.net", "Client", "TID"),
+            Partition::of_app_tokens("Login.MicrosoftOnline.com", "client", "tid")
+        );
+    }
+}
