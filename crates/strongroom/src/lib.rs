@@ -13,12 +13,13 @@ pub use self::error::{Error, ErrorKind};
 #[cfg(feature = "client")]
 pub use self::oauth::{ServiceError, ServiceErrorClass};
 pub use self::persistence::{
-    BoxFuture, Fence, Loaded, Location, MemoryPersistence, Persistence, Protection, Revision, Saved,
+    BoxFuture, Fence, FilePersistence, FilePersistenceBuilder, Loaded, Location, MemoryPersistence, Persistence,
+    PersistenceError, Protection, Revision, Saved, Step,
 };
 pub use self::schema::{
-    AccessToken, Account, AppMetadata, Applied, Change, Credential, CredentialKey, CredentialType, Dialect,
-    Document, DocumentError, Entry, EntryProblem, Environments, Expectation, ExtendedKey, IdToken, Partition,
-    Put, RecordRevision, RefreshToken, Scopes, TokenScheme,
+    AccessToken, Account, AppMetadata, Applied, Change, Credential, CredentialKey, CredentialType, Dialect, Document,
+    DocumentError, Entry, EntryProblem, Environments, Expectation, ExtendedKey, IdToken, Partition, Put,
+    RecordRevision, RefreshToken, Scopes, TokenScheme,
 };
 pub use self::secret::{SecretBytes, SecretString};
 pub use self::time::{Clock, SystemClock, UnixSeconds};

@@ -3,7 +3,12 @@
 //! This layer owns files, permissions, atomic replacement, the lock across processes and the freshness probe.
 //! It must not know what the bytes mean: parsing is `schema`'s, and what to do about a conflict is `store`'s.
 
+mod atomic;
+mod error;
+mod file;
+pub(crate) mod lock;
 mod memory;
+mod quarantine;
 mod revision;
 
 use std::fmt;
@@ -11,6 +16,9 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 
+pub use self::atomic::Step;
+pub use self::error::PersistenceError;
+pub use self::file::{FilePersistence, FilePersistenceBuilder};
 pub use self::memory::MemoryPersistence;
 pub use self::revision::Revision;
 use crate::{Error, SecretBytes};
