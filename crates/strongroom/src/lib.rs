@@ -13,8 +13,8 @@ pub use self::error::{Error, ErrorKind};
 #[cfg(feature = "client")]
 pub use self::oauth::{ServiceError, ServiceErrorClass};
 pub use self::persistence::{
-    BoxFuture, Fence, FilePersistence, FilePersistenceBuilder, Loaded, Location, MemoryPersistence, Persistence,
-    PersistenceError, Protection, Revision, Saved, Step,
+    BoxFuture, Fence, FilePersistence, FilePersistenceBuilder, Holder, Loaded, Location, MemoryPersistence,
+    Persistence, PersistenceError, Protection, Revision, Saved, Step,
 };
 pub use self::secret::{SecretBytes, SecretString};
 pub use self::time::{Clock, SystemClock, UnixSeconds};
