@@ -73,7 +73,11 @@ impl Discovery {
     }
 
     /// Asks the network.
-    pub(crate) async fn fetch(&self, authority: &Authority, exchange: &Exchange<'_>) -> Result<Metadata, Error> {
+    pub(crate) async fn fetch(
+        &self,
+        authority: &Authority,
+        exchange: &Exchange<'_>,
+    ) -> Result<Metadata, Error> {
         if let Some(metadata) = Self::offline(authority) {
             return Ok(metadata);
         }
@@ -86,10 +90,12 @@ impl Discovery {
         let realm = match authority.tenant_id() {
             Some(tenant) => tenant.to_owned(),
             // As MSAL Python does it: a tenant's endpoint begins with its id, whatever domain it was asked for by.
-            None => first_segment(&document.token_endpoint).ok_or_else(|| AuthorityError::ForeignEndpoint {
-                authority: authority.url(),
-                endpoint: document.token_endpoint.clone(),
-            })?,
+            None => {
+                first_segment(&document.token_endpoint).ok_or_else(|| AuthorityError::ForeignEndpoint {
+                    authority: authority.url(),
+                    endpoint: document.token_endpoint.clone(),
+                })?
+            }
         };
         Ok(Metadata {
             token_endpoint: document.token_endpoint,
@@ -101,7 +107,8 @@ impl Discovery {
 
     fn trusts(&self, authority: &Authority) -> bool {
         let listed = |known: &String| {
-            known.eq_ignore_ascii_case(authority.host()) || known.eq_ignore_ascii_case(authority.host_and_port())
+            known.eq_ignore_ascii_case(authority.host())
+                || known.eq_ignore_ascii_case(authority.host_and_port())
         };
         authority.is_built_in() || !self.instance_discovery || self.known_authorities.iter().any(listed)
     }
@@ -157,7 +164,8 @@ async fn instance_discovery(authority: &Authority, exchange: &Exchange<'_>) -> R
     };
     let own = answer.metadata.into_iter().find(|instance| {
         instance.aliases.iter().any(|alias| {
-            alias.eq_ignore_ascii_case(authority.host()) || alias.eq_ignore_ascii_case(authority.host_and_port())
+            alias.eq_ignore_ascii_case(authority.host())
+                || alias.eq_ignore_ascii_case(authority.host_and_port())
         })
     });
     Ok(own.map_or_else(Discovered::default, |instance| Discovered {

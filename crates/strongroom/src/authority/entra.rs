@@ -91,7 +91,10 @@ impl Authority {
         }
         if !url.username().is_empty() || url.password().is_some() {
             // Not even repeated in the message.
-            return Err(AuthorityError::Credentials(format!("https://{}/…", url.host_str().unwrap_or_default())));
+            return Err(AuthorityError::Credentials(format!(
+                "https://{}/…",
+                url.host_str().unwrap_or_default()
+            )));
         }
         let host = url.host_str().ok_or_else(malformed)?.to_ascii_lowercase();
         let mut segments = url.path_segments().ok_or_else(malformed)?.filter(|segment| !segment.is_empty());
@@ -243,8 +246,14 @@ mod tests {
         let own = Authority::parse("https://h:8443/t").unwrap();
         assert!(own.accepts_endpoint("https://H:8443/x/token"));
         for foreign in [
-            "https://h/t", "https://h:8444/t", "http://h:8443/t", "https://evil/t", "https://u@h:8443/t",
-            "https://h.evil:8443/t", "https://login.microsoftonline.com/t", "nonsense",
+            "https://h/t",
+            "https://h:8444/t",
+            "http://h:8443/t",
+            "https://evil/t",
+            "https://u@h:8443/t",
+            "https://h.evil:8443/t",
+            "https://login.microsoftonline.com/t",
+            "nonsense",
         ] {
             assert!(!own.accepts_endpoint(foreign), "{foreign}");
         }
@@ -257,12 +266,21 @@ mod tests {
     fn issuers_of_others_are_not_accepted() {
         let own = Authority::parse("https://h.example:8443/t").unwrap();
         for good in [
-            "https://h.example:8443/t/v2.0", "https://H.example/t", "https://sts.windows.net/t/",
-            "https://westeurope.login.microsoft.com/t", "https://eu.h.example/t",
+            "https://h.example:8443/t/v2.0",
+            "https://H.example/t",
+            "https://sts.windows.net/t/",
+            "https://westeurope.login.microsoft.com/t",
+            "https://eu.h.example/t",
         ] {
             assert!(own.accepts_issuer(good), "{good}");
         }
-        for bad in ["http://h.example:8443/t", "https://evil/t", "https://h.example.evil/t", "https://h.example:1/t", ""] {
+        for bad in [
+            "http://h.example:8443/t",
+            "https://evil/t",
+            "https://h.example.evil/t",
+            "https://h.example:1/t",
+            "",
+        ] {
             assert!(!own.accepts_issuer(bad), "{bad}");
         }
     }

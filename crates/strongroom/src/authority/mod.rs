@@ -7,4 +7,4 @@ mod discovery;
 mod entra;
 
 pub(crate) use self::discovery::{Discovered, Discovery, Metadata};
-pub(crate) use self::entra::{Authority, AuthorityError};
+pub(crate) use self::entra::Authority;

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::l1::L1;
 use super::stats::Counters;
+use crate::Error;
 use crate::schema::{AccessToken, Credential, CredentialKey, Environments, Partition, Scopes, TokenScheme};
 use crate::store::CredentialStore;
 use crate::time::UnixSeconds;
-use crate::Error;
 
 /// A token is renewed this long before its end, in seconds, or a fifth of its lifetime if that is less.
 const MARGIN: i64 = 300;
@@ -189,7 +189,8 @@ mod tests {
 
     #[test]
     fn the_margin_is_five_minutes_or_a_fifth_of_the_lifetime() {
-        for (lifetime, last_good) in [(3600, 3299), (1500, 1199), (1000, 799), (299, 239), (60, 47), (0, -1)] {
+        for (lifetime, last_good) in [(3600, 3299), (1500, 1199), (1000, 799), (299, 239), (60, 47), (0, -1)]
+        {
             let token = token(1000, lifetime);
             let at = |second| usable(&token, UnixSeconds::new(1000 + second));
             assert_eq!(at(last_good), Ok(()).and_then(|()| at(last_good)), "lifetime {lifetime}");

@@ -20,11 +20,11 @@ pub(crate) use self::state::AuthorityRecord;
 use self::state::State;
 use self::stats::Counters;
 pub use self::stats::Stats;
+use crate::Error;
 use crate::persistence::Persistence;
 use crate::schema::{AccessToken, AppMetadata, Change, Credential, Dialect, Environments};
 use crate::store::{CredentialStore, DocumentStore, MemoryStore, Outcome, StoreInfo};
 use crate::time::{Clock, SystemClock, UnixSeconds};
-use crate::Error;
 
 /// A cache of tokens: a bounded memory in front of a [`CredentialStore`].
 ///
@@ -36,7 +36,7 @@ use crate::Error;
 /// # fn main() -> Result<(), strongroom::Error> {
 /// # let folder = tempfile::tempdir().unwrap();
 /// # let path = folder.path().join("token_cache.bin");
-/// let cache = TokenCache::with_persistence(FilePersistence::new(path)?)?;
+/// let cache = TokenCache::with_persistence(FilePersistence::new(path)?);
 /// println!("{}, protected: {}", cache.info().location, cache.info().protection);
 /// # Ok(())
 /// # }
@@ -72,11 +72,8 @@ impl TokenCache {
     }
 
     /// A cache in the document that `persistence` keeps, shared with every other MSAL.
-    ///
-    /// # Errors
-    /// The persistence's lock path cannot be used.
-    pub fn with_persistence(persistence: impl Persistence + 'static) -> Result<Self, Error> {
-        Ok(Self::builder(DocumentStore::new(persistence)?).build())
+    pub fn with_persistence(persistence: impl Persistence + 'static) -> Self {
+        Self::builder(DocumentStore::new(persistence)).build()
     }
 
     /// Sets up a cache in front of `store`.
@@ -116,7 +113,11 @@ impl TokenCache {
     ///
     /// # Errors
     /// The token could not be stored; the store is as it was.
-    pub async fn store_access_token(&self, token: AccessToken, environments: &Environments) -> Result<(), Error> {
+    pub async fn store_access_token(
+        &self,
+        token: AccessToken,
+        environments: &Environments,
+    ) -> Result<(), Error> {
         // MSAL Go looks for nothing where it finds no AppMetadata, so it is written with every token.
         let app = AppMetadata {
             client_id: token.client_id.clone(),

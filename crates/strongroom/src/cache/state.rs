@@ -24,6 +24,8 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct State {
     file: Option<FilePersistence>,
+    /// The document's own: both are written by the same processes, and seldom this one.
+    lock: LockPaths,
     seen: Mutex<Seen>,
 }
 
@@ -64,11 +66,14 @@ impl AuthorityRecord {
 impl State {
     /// The state beside a store: in `path`, or only in memory.
     pub(super) fn beside(path: Option<PathBuf>) -> Self {
+        let lock = LockPaths::ours(path.as_ref().map(|path| path.with_extension("lock")));
         let file = path.and_then(|path| {
             let built = FilePersistence::builder(path).peers_lock(false).max_size(LARGEST).build();
-            built.inspect_err(|error| tracing::warn!(%error, "nothing can be remembered beside the cache")).ok()
+            built
+                .inspect_err(|error| tracing::warn!(%error, "nothing can be remembered beside the cache"))
+                .ok()
         });
-        Self { file, seen: Mutex::default() }
+        Self { file, lock, seen: Mutex::default() }
     }
 
     pub(super) async fn authority(&self, authority: &str) -> Option<AuthorityRecord> {
@@ -108,7 +113,7 @@ impl State {
     }
 
     async fn write(&self, file: &FilePersistence, change: impl Fn(&mut Content)) -> Result<(), Error> {
-        let lock = DocumentLock::acquire(&LockPaths::of(file)?, LOCK_TIMEOUT).await?;
+        let lock = DocumentLock::acquire(&self.lock, LOCK_TIMEOUT).await?;
         for _ in 0..8 {
             // A file that cannot be understood is replaced: nothing in it is missed.
             let (mut content, revision) = match read(file).await {

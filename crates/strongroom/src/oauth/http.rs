@@ -116,7 +116,9 @@ async fn exchange(client: reqwest::Client, request: HttpRequest) -> Result<HttpR
     let headers = response
         .headers()
         .iter()
-        .map(|(name, value)| (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
+        .map(|(name, value)| {
+            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        })
         .collect();
     let mut body = SecretBytes::default();
     while let Some(chunk) = response.chunk().await.map_err(failed)? {

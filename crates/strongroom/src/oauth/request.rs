@@ -4,8 +4,8 @@ use url::form_urlencoded;
 
 use super::credential::ClientCredential;
 use super::transport::HttpRequest;
-use crate::schema::Scopes;
 use crate::SecretBytes;
+use crate::schema::Scopes;
 
 /// Who is asking, as the provider's logs are to show it.
 #[derive(Debug, Clone, Default)]
@@ -46,7 +46,9 @@ impl TokenRequest<'_> {
         }
         let mut request = HttpRequest::post_form(self.token_endpoint, form.0);
         // Schema 5 of MSAL's server telemetry: API 1004 is the client credentials flow.
-        request.headers.push(("x-client-current-telemetry", format!("5|1004,{},,,|,,,,,", self.reason as u8)));
+        request
+            .headers
+            .push(("x-client-current-telemetry", format!("5|1004,{},,,|,,,,,", self.reason as u8)));
         request
     }
 }

@@ -58,7 +58,8 @@ impl<'a> Exchange<'a> {
                 Ok(response) => response.status >= 500 && retry_after(response).is_none(),
                 Err(error) => error.is_connection_failure(),
             };
-            let Some(pause) = pauses.next().filter(|pause| again && *pause < self.deadline.remaining()) else {
+            let Some(pause) = pauses.next().filter(|pause| again && *pause < self.deadline.remaining())
+            else {
                 return outcome;
             };
             tracing::debug!(?pause, "the identity provider failed; trying once more");

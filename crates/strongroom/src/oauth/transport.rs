@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use super::error::ServiceError;
 use super::retry::retry_after;
+use crate::SecretBytes;
 use crate::error::{Diagnose, ErrorKind};
 use crate::persistence::BoxFuture;
-use crate::SecretBytes;
 
 /// Sends one HTTP request and returns the answer, whatever its status. No retries, no redirects, no cache.
 ///
@@ -179,7 +179,10 @@ impl fmt::Debug for HttpRequest {
 
 impl fmt::Debug for HttpResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpResponse").field("status", &self.status).field("body", &self.body).finish_non_exhaustive()
+        f.debug_struct("HttpResponse")
+            .field("status", &self.status)
+            .field("body", &self.body)
+            .finish_non_exhaustive()
     }
 }
 

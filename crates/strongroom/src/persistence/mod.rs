@@ -3,6 +3,7 @@
 //! This layer owns files, permissions, atomic replacement, the lock across processes and the freshness probe.
 //! It must not know what the bytes mean: parsing is `schema`'s, and what to do about a conflict is `store`'s.
 
+mod access;
 mod atomic;
 mod error;
 mod file;
@@ -17,7 +18,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 
 pub use self::atomic::Step;
-pub use self::error::PersistenceError;
+pub use self::error::{Holder, PersistenceError};
 pub use self::file::{FilePersistence, FilePersistenceBuilder};
 pub use self::memory::MemoryPersistence;
 pub use self::revision::Revision;
@@ -80,6 +81,12 @@ pub trait Persistence: fmt::Debug + Send + Sync {
     /// The lock file that programs of other languages use for this document (`<location>.lockfile`), or `None`
     /// if no other program uses it.
     fn lock_path(&self) -> Option<PathBuf>;
+
+    /// The permission bits of lock files that are created for this document: 0600, or 0660 where a group shares
+    /// the document. A persistence that wraps another one passes this on.
+    fn lock_mode(&self) -> u32 {
+        0o600
+    }
 
     /// Where the document is.
     fn location(&self) -> Location;

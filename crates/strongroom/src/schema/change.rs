@@ -110,5 +110,4 @@ impl Change {
         }
         keys
     }
-
 }

@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use serde::Deserialize;
 use crate::SecretString;
+use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// A text; `None` for `null` and for every other type.

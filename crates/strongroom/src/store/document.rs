@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use super::{CredentialStore, Outcome, Record, StoreInfo};
-use crate::persistence::lock::{DocumentLock, LockPaths};
+use crate::persistence::lock::{DocumentLock, LockPaths, side_file};
 use crate::persistence::{BoxFuture, Fence, Location, Persistence, PersistenceError, Revision, Saved};
 use crate::schema::{Applied, Change, CredentialKey, Document, DocumentError, Partition};
 use crate::time::Deadline;
@@ -15,7 +15,7 @@ use crate::{Error, SecretBytes, wait};
 /// How long a damaged document must have stayed the same before it is taken for damaged and not for half written.
 const TORN_FOR: Duration = Duration::from_secs(1);
 /// How often a change is replayed on documents that others keep replacing.
-const MOST_REPLAYS: usize = 32;
+const MOST_REPLAYS: u32 = 32;
 
 /// A [`CredentialStore`] in one cache document, the form that every MSAL shares.
 ///
@@ -61,10 +61,7 @@ pub struct DocumentStoreBuilder<P> {
 
 impl<P: Persistence> DocumentStore<P> {
     /// A store in the document that `persistence` keeps, with the defaults of [`builder`](Self::builder).
-    ///
-    /// # Errors
-    /// The persistence's lock path cannot be used.
-    pub fn new(persistence: P) -> Result<Self, Error> {
+    pub fn new(persistence: P) -> Self {
         Self::builder(persistence).build()
     }
 
@@ -102,10 +99,12 @@ impl<P: Persistence> DocumentStore<P> {
     /// pauses until it has been the same for a second, the last time under the lock.
     async fn load_patiently(&self, had_content: bool) -> Result<Arc<Snapshot>, Error> {
         let mut pause = Duration::from_millis(5);
-        let suddenly_empty_until = Deadline::after(Duration::from_millis(150));
+        let in_a_file = matches!(self.persistence.location(), Location::File(_));
+        let emptied_for = Duration::from_millis(if had_content { 150 } else { 30 });
+        let suddenly_empty_until = Deadline::after(emptied_for);
         loop {
             let loaded = self.persistence.load().await?;
-            let emptied = had_content && loaded.bytes.is_empty();
+            let emptied = in_a_file && loaded.bytes.is_empty() && loaded.revision != Revision::absent();
             match self.take_in(loaded.bytes, loaded.revision) {
                 Ok(snapshot) if emptied && !suddenly_empty_until.has_passed() => drop(snapshot),
                 Ok(snapshot) => return Ok(snapshot),
@@ -179,7 +178,8 @@ impl<P: Persistence> DocumentStore<P> {
                 }
             }
         }
-        Err(PersistenceError::contended(&self.persistence.location()).into())
+        let location = self.persistence.location().to_string();
+        Err(PersistenceError::Contended { location, attempts: MOST_REPLAYS }.into())
     }
 
     /// The newest document, to be changed under the lock that is held. One that is damaged for good is moved
@@ -230,17 +230,15 @@ impl<P: Persistence> DocumentStoreBuilder<P> {
     }
 
     /// The store.
-    ///
-    /// # Errors
-    /// The persistence's lock path is one of this library's own side files.
-    pub fn build(self) -> Result<DocumentStore<P>, Error> {
-        Ok(DocumentStore {
-            lock_paths: LockPaths::of(&self.persistence)?,
+    #[must_use]
+    pub fn build(self) -> DocumentStore<P> {
+        DocumentStore {
+            lock_paths: LockPaths::of(&self.persistence),
             persistence: self.persistence,
             lock_timeout: self.lock_timeout,
             strict: self.strict,
             seen: RwLock::default(),
-        })
+        }
     }
 }
 
@@ -266,7 +264,9 @@ impl<P: Persistence> CredentialStore for DocumentStore<P> {
     fn generation(&self) -> Result<Option<u64>, Error> {
         let snapshot = self.seen.read().unwrap_or_else(PoisonError::into_inner).snapshot.clone();
         match snapshot {
-            Some(snapshot) if self.persistence.is_current(&snapshot.revision)? => Ok(Some(snapshot.generation)),
+            Some(snapshot) if self.persistence.is_current(&snapshot.revision)? => {
+                Ok(Some(snapshot.generation))
+            }
             _ => Ok(None),
         }
     }
@@ -280,15 +280,7 @@ impl<P: Persistence> CredentialStore for DocumentStore<P> {
     }
 
     fn state_path(&self) -> Option<PathBuf> {
-        match self.persistence.location() {
-            Location::File(path) => Some(path),
-            _ => self.persistence.lock_path(),
-        }
-        .map(|path| {
-            let mut name = path.into_os_string();
-            name.push(".state");
-            name.into()
-        })
+        side_file(&self.persistence, ".state")
     }
 }
 

@@ -39,7 +39,9 @@ impl Contents {
             let as_expected = match put.expectation {
                 Expectation::Any => true,
                 Expectation::Absent => standing.is_none(),
-                Expectation::Unchanged(revision) => standing.is_some_and(|record| record.revision == revision),
+                Expectation::Unchanged(revision) => {
+                    standing.is_some_and(|record| record.revision == revision)
+                }
             };
             if !as_expected {
                 return Outcome::Lost(CredentialKey::of(&put.credential));

@@ -11,9 +11,9 @@ use std::path::PathBuf;
 
 pub use self::document::{DocumentStore, DocumentStoreBuilder};
 pub use self::memory::MemoryStore;
+use crate::Error;
 use crate::persistence::{BoxFuture, Location, Protection};
 use crate::schema::{Change, Credential, CredentialKey, Partition, RecordRevision};
-use crate::Error;
 
 /// A store of credentials: memory, a cache document, later a database.
 pub trait CredentialStore: fmt::Debug + Send + Sync {
