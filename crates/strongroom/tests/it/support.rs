@@ -1,5 +1,5 @@
 //! What several tests need. Used by the integration tests and, by path, by unit tests of the library.
-#![allow(dead_code, clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr)]
 
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, Write as _};

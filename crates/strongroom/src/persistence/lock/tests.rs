@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Instant, SystemTime};
 
 use super::*;
-use crate::persistence::{Fence, FilePersistence, MemoryPersistence, Persistence as _, Saved};
+use crate::persistence::{Fence, FilePersistence, MemoryPersistence, Saved};
 use crate::{ErrorKind, SecretBytes, block_on};
 
 #[path = "../../../tests/it/support.rs"]
