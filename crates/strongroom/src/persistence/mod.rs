@@ -47,7 +47,8 @@ pub trait Persistence: fmt::Debug + Send + Sync {
     /// the lock is still ours and the revision is compared. A reader sees the old document or the new one.
     ///
     /// # Errors
-    /// The document could not be written; the old one is still there.
+    /// The document could not be written; the old one is still there. (If all but the last step of making it
+    /// durable was done, the new one is, and may be lost in a crash.)
     fn save<'a>(
         &'a self,
         bytes: &'a SecretBytes,

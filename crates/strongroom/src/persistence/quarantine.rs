@@ -32,7 +32,7 @@ pub(super) fn set_aside(target: &Path, expected: &Revision) -> Result<Option<Pat
         .map_err(|source| PersistenceError::io("open", &moved_to, source))?;
     access::tighten(&file, &moved, OWNER_ONLY)
         .map_err(|source| PersistenceError::io("restrict", &moved_to, source))?;
-    remove_oldest(target);
+    remove_oldest(target, &moved_to);
     let directory = access::directory_of(target);
     access::sync_directory(directory)
         .map_err(|source| PersistenceError::io("sync the directory", directory, source))?;
@@ -41,40 +41,48 @@ pub(super) fn set_aside(target: &Path, expected: &Revision) -> Result<Option<Pat
 
 fn move_aside(target: &Path) -> Result<PathBuf, PersistenceError> {
     let time = utc(SystemClock.now());
-    for attempt in 1.. {
-        let suffix = match attempt {
-            1 => format!("{MARK}{time}"),
-            // Two digits, so that names sort by time.
-            _ => format!("{MARK}{time}-{attempt:02}"),
-        };
+    // Above all of this second: the number of one that was removed would make the newest look like the oldest.
+    let mut number = times_of(target)
+        .iter()
+        .filter_map(|name| name.strip_prefix(&time))
+        .map(|rest| rest.strip_prefix('-').and_then(|number| number.parse().ok()).unwrap_or(1_u32))
+        .max()
+        .map_or(1, |highest| highest + 1);
+    loop {
+        // Two digits, so that names sort by time.
+        let suffix = if number == 1 { format!("{MARK}{time}") } else { format!("{MARK}{time}-{number:02}") };
         let path = access::with_suffix(target, &suffix);
         match atomic::rename(target, &path, true) {
             Ok(()) => return Ok(path),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && attempt < 99 => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 99 => number += 1,
             Err(source) => return Err(PersistenceError::io("set aside", target, source)),
         }
     }
-    unreachable!("the loop ends at the 99th attempt")
 }
 
-/// What cannot be removed is left: it costs space, nothing else.
-fn remove_oldest(target: &Path) {
-    let directory = access::directory_of(target);
-    let (Some(name), Ok(entries)) =
-        (target.file_name().and_then(|name| name.to_str()), std::fs::read_dir(directory))
-    else {
-        return;
-    };
-    let prefix = format!("{name}{MARK}");
-    let mut found: Vec<String> = entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .filter(|name| name.strip_prefix(&prefix).is_some_and(is_time))
-        .collect();
-    found.sort_unstable();
-    for name in found.iter().rev().skip(KEPT) {
-        let _ = std::fs::remove_file(directory.join(name));
+/// Removes all but the newest, of which `newest` is one, whatever the clock said. What cannot be removed is left:
+/// it costs space, nothing else.
+fn remove_oldest(target: &Path, newest: &Path) {
+    let paths =
+        times_of(target).into_iter().map(|time| access::with_suffix(target, &format!("{MARK}{time}")));
+    let mut others: Vec<_> = paths.filter(|path| path != newest).collect();
+    others.sort_unstable();
+    for path in others.iter().rev().skip(KEPT - 1) {
+        let _ = std::fs::remove_file(path);
     }
+}
+
+/// The times of the documents that were set aside already, as their names spell them.
+fn times_of(target: &Path) -> Vec<String> {
+    let Some(prefix) = target.file_name().and_then(|name| name.to_str()).map(|name| format!("{name}{MARK}"))
+    else {
+        return Vec::new();
+    };
+    let entries = std::fs::read_dir(access::directory_of(target)).into_iter().flatten().flatten();
+    entries
+        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_prefix(&prefix)?.to_owned()))
+        .filter(|time| is_time(time))
+        .collect()
 }
 
 const MARK: &str = ".corrupt-";

@@ -255,3 +255,75 @@ fn hash(bytes: &[u8]) -> Hash {
     hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
     hash
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FINE: Granularity = Granularity { local: true, whole_seconds: false };
+
+    fn stamp(changed: i128) -> Stamp {
+        Stamp { device: 1, inode: 2, size: 3, modified: 1_000 * SECOND, changed }
+    }
+
+    fn now() -> i128 {
+        i128::try_from(wall_clock().duration_since(UNIX_EPOCH).expect("after 1970").as_nanos())
+            .expect("before 2262")
+    }
+
+    fn later(since: Duration) -> Instant {
+        Instant::now() + since
+    }
+
+    #[test]
+    fn equal_stamps_are_believed_when_they_are_old_and_not_before() {
+        let young = stamp(now());
+        let revision = Revision::of_file(young, b"abc", FINE, true);
+        let Verdict::Young(state) = revision.compare(&young) else { panic!("too young to be believed") };
+        assert!(!state.confirm(b"abd", later(Duration::from_secs(9))), "the content has changed");
+        assert!(state.confirm(b"abc", later(Duration::ZERO)));
+        assert!(matches!(revision.compare(&young), Verdict::Young(_)), "still within the tick");
+        assert!(state.confirm(b"abc", later(Duration::from_millis(200))));
+        assert!(matches!(revision.compare(&young), Verdict::Same), "settled: no hash any more");
+        assert!(matches!(revision.compare(&stamp(young.changed + 1)), Verdict::Changed));
+
+        let old = stamp(now() - 2 * SECOND);
+        assert!(matches!(Revision::of_file(old, b"abc", FINE, true).compare(&old), Verdict::Same));
+        assert!(
+            matches!(Revision::of_file(old, b"abc", FINE, false).compare(&old), Verdict::Young(_)),
+            "written while it was read"
+        );
+    }
+
+    #[test]
+    fn whole_second_stamps_and_those_of_another_clock_are_believed_later() {
+        let coarse = Granularity { local: true, whole_seconds: true };
+        let remote = Granularity { local: false, whole_seconds: false };
+        for granularity in [coarse, remote] {
+            let stamp = stamp(now() - 2 * SECOND);
+            let revision = Revision::of_file(stamp, b"abc", granularity, true);
+            let Verdict::Young(state) = revision.compare(&stamp) else { panic!("{granularity:?}") };
+            assert!(state.confirm(b"abc", later(Duration::from_secs(2))));
+            assert!(matches!(revision.compare(&stamp), Verdict::Young(_)), "{granularity:?}");
+            assert!(state.confirm(b"abc", later(Duration::from_secs(3))));
+            assert!(matches!(revision.compare(&stamp), Verdict::Same), "{granularity:?}");
+        }
+        let future = stamp(now() + 3600 * SECOND);
+        let revision = Revision::of_file(future, b"abc", FINE, true);
+        let Verdict::Young(state) = revision.compare(&future) else { panic!("a clock was set back") };
+        assert!(state.confirm(b"abc", later(Duration::from_millis(200))));
+        assert!(matches!(revision.compare(&future), Verdict::Same), "hashing ends nevertheless");
+    }
+
+    #[test]
+    fn revisions_compare_by_what_they_know() {
+        assert_eq!(Revision::of_version(1), Revision::of_version(1));
+        assert_ne!(Revision::of_version(1), Revision::of_version(2));
+        assert_eq!(Revision::of_bytes(b"a"), Revision::of_bytes(b"a"));
+        assert_ne!(Revision::of_bytes(b"a"), Revision::of_bytes(b"b"));
+        assert_ne!(Revision::absent(), Revision::of_bytes(b""));
+        let young = stamp(now());
+        assert_ne!(Revision::of_file(young, b"a", FINE, true), Revision::of_file(young, b"b", FINE, true));
+        assert_eq!(Revision::of_file(young, b"a", FINE, true), Revision::of_file(young, b"a", FINE, false));
+    }
+}

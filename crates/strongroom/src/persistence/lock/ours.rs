@@ -28,6 +28,8 @@ pub(super) struct OurLock {
     locked: Locked,
     path: PathBuf,
     _turn: OwnedMutexGuard<()>,
+    // Keeps the queue registered: whoever comes next must find this one.
+    _queue: Arc<Queue>,
 }
 
 impl OurLock {
@@ -61,7 +63,7 @@ pub(super) async fn acquire(path: &Path, mode: u32, deadline: Deadline) -> Resul
         // Nobody should delete this file; if somebody does, the lock is on the one that is there now.
         if locked.is_at(path) {
             locked.sign();
-            return Ok(OurLock { locked, path: path.to_owned(), _turn: turn });
+            return Ok(OurLock { locked, path: path.to_owned(), _turn: turn, _queue: queue });
         }
     }
 }
@@ -98,6 +100,7 @@ fn held(path: &Path, mode: u32) -> PersistenceError {
 }
 
 /// The tasks of this process that want one lock file.
+#[derive(Debug)]
 struct Queue {
     /// First come, first served.
     turn: Arc<tokio::sync::Mutex<()>>,
@@ -105,7 +108,7 @@ struct Queue {
 }
 
 /// What the thread that waits in the kernel and the task whose turn it is share.
-#[derive(Default)]
+#[derive(Debug, Default)]
 struct Waiter {
     /// On which file a thread waits, if one does.
     waits_on: Option<FileId>,
