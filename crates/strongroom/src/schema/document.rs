@@ -335,8 +335,8 @@ impl Document {
 
     fn credential(&self, at: usize) -> Result<Credential, EntryProblem> {
         let entry = &self.entries[at];
-        if let Err(problem) = entry.content {
-            return Err(problem);
+        if let Err(problem) = &entry.content {
+            return Err(*problem);
         }
         Fields::read(self.text(&entry.value))?.into_credential(entry.kind, &entry.key)
     }

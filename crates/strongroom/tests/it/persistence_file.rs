@@ -425,32 +425,37 @@ fn a_relative_path_is_fixed_when_it_is_built() {
     assert_eq!(path, std::env::current_dir().unwrap().join("cache.bin"));
 }
 
-#[test]
-fn without_permission_the_error_says_so() {
-    if !is_unprivileged("persistence_file::without_permission_the_error_says_so") {
-        return;
+/// What an ordinary user meets. The part `permissions` of `./test` runs these.
+mod unprivileged {
+    use super::*;
+
+    #[test]
+    fn without_permission_the_error_says_so() {
+        if !is_unprivileged("persistence_file::unprivileged::without_permission_the_error_says_so") {
+            return;
+        }
+        let directory = tempfile::tempdir().unwrap();
+        let folder = directory.path().join("folder");
+        std::fs::create_dir(&folder).unwrap();
+        let path = folder.join("cache.bin");
+        std::fs::write(&path, "{}").unwrap();
+        set_mode(&path, 0o000);
+        assert_eq!(code(try_load(&path)), "permission_denied");
+        set_mode(&path, 0o600);
+
+        set_mode(&folder, 0o500);
+        let error = try_replace(&path, b"[]").unwrap_err();
+        assert_eq!((error.code(), error.kind()), ("permission_denied", ErrorKind::Storage));
+        assert!(error.to_string().contains(folder.to_str().unwrap()), "{error}");
+        assert_eq!(try_load(&path).unwrap().bytes.expose(), b"{}", "it can still be read");
+        assert_eq!(code(try_replace(folder.join("new/cache.bin"), b"[]")), "permission_denied");
+
+        set_mode(&folder, 0o000);
+        assert_eq!(code(try_load(&path)), "permission_denied");
+        assert_eq!(code(open(&path).is_current(&Revision::absent())), "permission_denied");
+        set_mode(&folder, 0o700);
+        assert_eq!(std::fs::read(&path).unwrap(), b"{}");
     }
-    let directory = tempfile::tempdir().unwrap();
-    let folder = directory.path().join("folder");
-    std::fs::create_dir(&folder).unwrap();
-    let path = folder.join("cache.bin");
-    std::fs::write(&path, "{}").unwrap();
-    set_mode(&path, 0o000);
-    assert_eq!(code(try_load(&path)), "permission_denied");
-    set_mode(&path, 0o600);
-
-    set_mode(&folder, 0o500);
-    let error = try_replace(&path, b"[]").unwrap_err();
-    assert_eq!((error.code(), error.kind()), ("permission_denied", ErrorKind::Storage));
-    assert!(error.to_string().contains(folder.to_str().unwrap()), "{error}");
-    assert_eq!(try_load(&path).unwrap().bytes.expose(), b"{}", "it can still be read");
-    assert_eq!(code(try_replace(folder.join("new/cache.bin"), b"[]")), "permission_denied");
-
-    set_mode(&folder, 0o000);
-    assert_eq!(code(try_load(&path)), "permission_denied");
-    assert_eq!(code(open(&path).is_current(&Revision::absent())), "permission_denied");
-    set_mode(&folder, 0o700);
-    assert_eq!(std::fs::read(&path).unwrap(), b"{}");
 }
 
 #[test]

@@ -550,25 +550,32 @@ fn a_lock_file_of_another_owner_fails_at_once_and_names_the_owner() {
     }
 }
 
-#[test]
-fn without_permission_the_lock_fails_at_once_and_says_why() {
-    if !is_unprivileged("persistence::lock::without_permission_the_lock_fails_at_once_and_says_why") {
-        return;
-    }
-    let place = Place::new();
-    std::fs::write(place.lockfile(), "1 peer").unwrap();
-    set_mode(&place.lockfile(), 0o000);
-    let error = place.acquire(LONG).unwrap_err();
-    assert_eq!(error.code(), "permission_denied");
-    assert!(error.to_string().contains("cache.bin.lockfile"), "{error}");
-    std::fs::remove_file(place.lockfile()).unwrap();
+/// What an ordinary user meets. The part `permissions` of `./test` runs these.
+mod unprivileged {
+    use super::*;
 
-    std::fs::remove_file(place.our_file()).unwrap();
-    set_mode(place.directory.path(), 0o500);
-    let error = place.acquire(LONG).unwrap_err();
-    set_mode(place.directory.path(), 0o700);
-    assert_eq!((error.code(), error.kind()), ("permission_denied", ErrorKind::Storage));
-    assert!(error.to_string().contains("cache.bin.lock"), "{error}");
+    #[test]
+    fn without_permission_the_lock_fails_at_once_and_says_why() {
+        if !is_unprivileged(
+            "persistence::lock::unprivileged::without_permission_the_lock_fails_at_once_and_says_why",
+        ) {
+            return;
+        }
+        let place = Place::new();
+        std::fs::write(place.lockfile(), "1 peer").unwrap();
+        set_mode(&place.lockfile(), 0o000);
+        let error = place.acquire(LONG).unwrap_err();
+        assert_eq!(error.code(), "permission_denied");
+        assert!(error.to_string().contains("cache.bin.lockfile"), "{error}");
+        std::fs::remove_file(place.lockfile()).unwrap();
+
+        std::fs::remove_file(place.our_file()).unwrap();
+        set_mode(place.directory.path(), 0o500);
+        let error = place.acquire(LONG).unwrap_err();
+        set_mode(place.directory.path(), 0o700);
+        assert_eq!((error.code(), error.kind()), ("permission_denied", ErrorKind::Storage));
+        assert!(error.to_string().contains("cache.bin.lock"), "{error}");
+    }
 }
 
 #[test]
