@@ -100,7 +100,7 @@ fn a_process_killed_at_any_step_leaves_the_old_document_or_the_new_and_hinders_n
     for (index, step) in STEPS.into_iter().enumerate() {
         let directory = tempfile::tempdir().unwrap();
         let path = document(directory.path());
-        let status = another_process("atomic::other_process_killed_at_a_step")
+        let status = another_process("atomic::helper_process_killed_at_a_step")
             .env("STRONGROOM_TEST_PATH", &path)
             .env("STRONGROOM_TEST_STEP", index.to_string())
             .stdout(std::process::Stdio::null())
@@ -135,7 +135,7 @@ fn a_process_killed_at_any_step_leaves_the_old_document_or_the_new_and_hinders_n
 
 #[test]
 #[ignore = "runs in another process, started by a test"]
-fn other_process_killed_at_a_step() {
+fn helper_process_killed_at_a_step() {
     let (Some(path), Ok(step)) =
         (std::env::var_os("STRONGROOM_TEST_PATH"), std::env::var("STRONGROOM_TEST_STEP"))
     else {

@@ -15,7 +15,7 @@ mod support;
 
 use support::{Process, another_process, is_root, is_unprivileged, mode_of, names_in, set_mode, wait_until};
 
-const OTHER: &str = "persistence::lock::tests::other_process";
+const OTHER: &str = "persistence::lock::tests::helper_process_that_locks";
 const SHORT: Duration = Duration::from_millis(60);
 const LONG: Duration = Duration::from_secs(60);
 /// Far less than [`LONG`], far more than a busy machine takes.
@@ -81,7 +81,7 @@ fn dead_pid() -> u32 {
 
 #[test]
 #[ignore = "runs in another process, started by a test"]
-fn other_process() {
+fn helper_process_that_locks() {
     let Some(path) = std::env::var_os("STRONGROOM_TEST_PATH") else { return };
     let argument = std::env::var("STRONGROOM_TEST_ARGUMENT").unwrap();
     let document = PathBuf::from(path);
