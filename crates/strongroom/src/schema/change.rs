@@ -2,7 +2,7 @@
 //!
 //! A change is not a new state, so that it can be replayed on whatever state another process has made meanwhile.
 
-use super::credential::Credential;
+use super::credential::{Credential, RefreshToken};
 use super::dialect::Dialect;
 use super::environment::Environments;
 use super::key::{CredentialKey, RecordRevision};
@@ -92,6 +92,14 @@ impl Change {
     /// The keys under which `credential` may be stored, one for each host that is equal to its own.
     pub(crate) fn keys_of(&self, credential: &Credential) -> Vec<CredentialKey> {
         let mut keys = vec![CredentialKey::of(credential)];
+        if let Credential::RefreshToken(RefreshToken { family_id: Some(_), .. }) = credential {
+            // One that the application had for itself is used up together with the family's.
+            let mut own = credential.clone();
+            if let Credential::RefreshToken(token) = &mut own {
+                token.family_id = None;
+            }
+            keys.extend(self.keys_of(&own));
+        }
         if let Some(environments) = &self.environments {
             for environment in environments.canonical() {
                 let mut moved = credential.clone();

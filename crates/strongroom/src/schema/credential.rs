@@ -82,6 +82,21 @@ impl Credential {
         }
     }
 
+    /// The same with no time of writing later than `now`: MSAL Go refuses an entry from the future, and Python
+    /// wants every refresh token to have a time.
+    pub(super) fn not_ahead_of(&self, now: UnixSeconds) -> Self {
+        let mut credential = self.clone();
+        match &mut credential {
+            Self::AccessToken(token) => token.cached_at = token.cached_at.min(now),
+            Self::RefreshToken(token) => {
+                let modified = token.last_modification_time.unwrap_or(now);
+                token.last_modification_time = Some(modified.min(now));
+            }
+            Self::IdToken(_) | Self::Account(_) | Self::AppMetadata(_) => {}
+        }
+        credential
+    }
+
     /// The access token, if it is one.
     #[must_use]
     pub fn into_access_token(self) -> Option<AccessToken> {

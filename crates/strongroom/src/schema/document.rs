@@ -3,21 +3,22 @@
 //! Bytes that a change does not concern are copied as they are, so unknown sections, unknown entries and unknown
 //! fields survive to the letter. A bad entry is kept, reported, and not served; it never costs the others.
 
+use std::cell::OnceCell;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::Range;
 
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::change::{Change, Expectation, Put};
-use super::credential::{AccessToken, Credential, CredentialType};
+use super::change::{Change, Expectation};
+use super::credential::{AppMetadata, Credential, CredentialType};
 use super::dialect::{Dialect, NoHomeAccount};
-use super::entry::{self, EntryProblem, Fields, Shape, Text};
+use super::entry::{self, EntryProblem, Fields, Shape};
 use super::environment::cloud_of;
-use super::key::{CredentialKey, Partition, RecordRevision};
+use super::key::{CredentialKey, Partition, RecordRevision, TokenScheme};
 use crate::error::{Diagnose, ErrorKind};
 use crate::{SecretBytes, UnixSeconds};
 
@@ -141,9 +142,12 @@ struct Indexed {
 struct Known {
     /// Cached or modified at: the newest of several wins.
     written: i64,
-    /// When an access token is of no use any more.
+    /// When an access token ends.
+    expires: Option<i64>,
+    /// When it is of no use even in an outage.
     ends: Option<i64>,
-    /// How an application's token spells that it has no user.
+    /// How an application's plain token spells that it has no user. What is not plain must not become visible to a
+    /// peer that does not know what sets it apart.
     no_home_account: Option<NoHomeAccount>,
 }
 
@@ -212,10 +216,11 @@ impl Document {
         let mut members: Vec<Member> = Vec::new();
         let mut entries: Vec<Indexed> = Vec::new();
         let mut names: HashMap<String, usize> = HashMap::new();
+        let mut identities = Vec::new();
         let mut cursor = Cursor { text, at: start + 1 };
-        let top: Vec<(Cow<'_, str>, &RawValue)> = raw_members(text)?;
-        for (name, raw) in top {
-            let (lead, span, value) = cursor.member(raw);
+        for (name, raw) in raw_members(text)? {
+            let (lead, span, value) = cursor.member(name, raw);
+            let name = entry::name_of(name);
             let kind = CredentialType::from_section(&name);
             let index = members.len();
             if let Some(earlier) = names.insert(name.into_owned(), index) {
@@ -224,14 +229,15 @@ impl Document {
             let is_object = raw.get().starts_with('{');
             let mut tail = value.end..value.end;
             if let (Some(kind), true) = (kind, is_object) {
-                tail = read_section(text, raw, kind, index, &value, &mut entries)?;
+                let mut section = Section { text, kind, member: index, at: value.start + 1 };
+                tail = section.read(raw, &mut entries, &mut identities)?;
             }
             members.push(Member { kind, lead, span, value, tail, is_object, shadowed: false });
         }
         let tail = cursor.rest();
         let mut document =
             Self { members, entries, by_key: HashMap::new(), by_partition: HashMap::new(), tail, bytes };
-        document.index();
+        document.index(identities);
         Ok(document)
     }
 
@@ -250,7 +256,7 @@ impl Document {
     /// The credential with this identity. Of several entries with the same one the newest.
     #[must_use]
     pub fn get(&self, key: &CredentialKey) -> Option<(Credential, RecordRevision)> {
-        let at = self.candidates(key).max_by_key(|at| self.written(*at))?;
+        let at = self.newest(std::slice::from_ref(key))?;
         Some((self.credential(at).ok()?, self.revision(at)))
     }
 
@@ -280,22 +286,26 @@ impl Document {
     /// A section that the change writes to is not an object.
     pub fn apply(&self, change: &Change) -> Result<Applied, DocumentError> {
         let mut edits = Edits::default();
+        self.remove(&change.removals, &mut edits);
         for put in &change.puts {
-            let matching = self.matching(&change.keys_of(&put.credential));
-            if !self.as_expected(put, &matching) {
+            let keys = change.keys_of(&put.credential);
+            if !self.as_expected(put.expectation, &keys) {
                 return Ok(Applied::Lost(CredentialKey::of(&put.credential)));
             }
-            match &put.credential {
-                Credential::AppMetadata(_) => self.put_app_metadata(put, &matching, &mut edits),
-                credential if matching.is_empty() => self.add(credential, change, &mut edits),
-                credential => {
+            let matching = self.matching(&keys);
+            let credential = put.credential.not_ahead_of(change.now);
+            match &credential {
+                Credential::AppMetadata(app) => {
+                    self.put_app_metadata(app, &credential, &matching, &mut edits);
+                }
+                _ if matching.is_empty() => self.add(&credential, change, &mut edits),
+                _ => {
                     for at in matching {
-                        self.replace(at, credential, &mut edits);
+                        self.replace(at, &credential, change, &mut edits);
                     }
                 }
             }
         }
-        self.remove(&change.removals, &mut edits);
         let swept = if change.sweep { self.sweep(change.now, &mut edits) } else { 0 };
         if edits.is_empty() {
             return Ok(Applied::Unchanged);
@@ -304,31 +314,34 @@ impl Document {
         Ok(Applied::Changed { bytes: self.splice(&edits)?, swept })
     }
 
-    fn index(&mut self) {
+    fn index(&mut self, identities: Vec<Option<Identity>>) {
         // The last of equal keys wins, as with every peer.
         let mut last: HashMap<(usize, &str), usize> = HashMap::with_capacity(self.entries.len());
         for (at, entry) in self.entries.iter().enumerate() {
             last.insert((entry.member, &entry.key), at);
         }
-        let mut marks = vec![(false, false); self.entries.len()];
-        for (at, entry) in self.entries.iter().enumerate() {
-            let shadowed = self.members[entry.member].shadowed || last[&(entry.member, &*entry.key)] != at;
-            let twin = entry.key.chars().any(char::is_uppercase).then(|| entry.key.to_lowercase());
-            let outdated = twin.is_some_and(|key| {
-                last.get(&(entry.member, key.as_str()))
-                    .is_some_and(|twin| self.entries[*twin].content.is_ok())
-            });
-            marks[at] = (shadowed, outdated);
+        let shadowed: Vec<bool> = self
+            .entries
+            .iter()
+            .enumerate()
+            .map(|(at, entry)| {
+                self.members[entry.member].shadowed || last[&(entry.member, &*entry.key)] != at
+            })
+            .collect();
+        drop(last);
+        for (at, (identity, shadowed)) in identities.into_iter().zip(shadowed).enumerate() {
+            self.entries[at].shadowed = shadowed;
+            if let (Some((key, partition)), false) = (identity, shadowed) {
+                self.by_key.entry(key).or_default().push(at);
+                self.by_partition.entry(partition).or_default().push(at);
+            }
         }
-        for (entry, (shadowed, outdated)) in self.entries.iter_mut().zip(marks) {
-            entry.shadowed = shadowed;
-            entry.outdated = outdated;
-        }
-        for at in 0..self.entries.len() {
-            let credential = if self.entries[at].shadowed { None } else { self.credential(at).ok() };
-            if let Some(credential) = credential {
-                self.by_key.entry(CredentialKey::of(&credential)).or_default().push(at);
-                self.by_partition.entry(Partition::of(&credential)).or_default().push(at);
+        for equal in self.by_key.values().filter(|equal| equal.len() > 1) {
+            let keys: HashSet<String> = equal.iter().map(|at| self.entries[*at].key.to_string()).collect();
+            for at in equal {
+                let key = &self.entries[*at].key;
+                let lower = key.to_lowercase();
+                self.entries[*at].outdated = **key != lower && keys.contains(&lower);
             }
         }
     }
@@ -348,63 +361,70 @@ impl Document {
         RecordRevision::new(hasher.finish())
     }
 
-    fn written(&self, at: usize) -> i64 {
-        self.entries[at].content.as_ref().map_or(i64::MIN, |known| known.written)
-    }
-
-    fn candidates(&self, key: &CredentialKey) -> impl Iterator<Item = usize> {
-        self.by_key.get(key).into_iter().flatten().copied().filter(|at| !self.entries[*at].outdated)
+    /// The entry that answers for these keys.
+    fn newest(&self, keys: &[CredentialKey]) -> Option<usize> {
+        let written =
+            |at: &usize| self.entries[*at].content.as_ref().map(|known| (known.written, known.ends)).ok();
+        self.matching(keys).into_iter().filter(|at| !self.entries[*at].outdated).max_by_key(written)
     }
 
     fn matching(&self, keys: &[CredentialKey]) -> Vec<usize> {
         keys.iter().filter_map(|key| self.by_key.get(key)).flatten().copied().collect()
     }
 
-    fn as_expected(&self, put: &Put, matching: &[usize]) -> bool {
-        match put.expectation {
+    fn as_expected(&self, expectation: Expectation, keys: &[CredentialKey]) -> bool {
+        match expectation {
             Expectation::Any => true,
-            Expectation::Absent => matching.is_empty(),
-            Expectation::Unchanged(revision) => matching
-                .iter()
-                .copied()
-                .max_by_key(|at| self.written(*at))
-                .is_some_and(|at| self.revision(at) == revision),
+            Expectation::Absent => self.newest(keys).is_none(),
+            Expectation::Unchanged(revision) => {
+                self.newest(keys).is_some_and(|at| self.revision(at) == revision)
+            }
         }
     }
 
     /// Python finds this one entry by its stored key only, so it is always there under exactly that key.
-    fn put_app_metadata(&self, put: &Put, matching: &[usize], edits: &mut Edits) {
-        let key = stored_key(&put.credential, Dialect::Python, environment(&put.credential));
-        let present = matching.iter().copied().find(|at| *self.entries[*at].key == *key);
-        let Credential::AppMetadata(new) = &put.credential else { return };
-        match present {
-            Some(at) => {
-                // A response without a family does not take it away from the application.
-                let same = matches!(self.credential(at), Ok(Credential::AppMetadata(old))
-                    if new.family_id.is_none() || old.family_id == new.family_id);
-                if !same {
-                    self.replace(at, &put.credential, edits);
-                }
+    fn put_app_metadata<'a>(
+        &'a self,
+        app: &AppMetadata,
+        new: &Credential,
+        matching: &[usize],
+        edits: &mut Edits<'a>,
+    ) {
+        let key = stored_key(new, Dialect::Python, environment(new));
+        if let Some(at) = matching.iter().copied().find(|at| *self.entries[*at].key == *key) {
+            // A response without a family does not take it away from the application.
+            let same = matches!(self.credential(at), Ok(Credential::AppMetadata(old))
+                if app.family_id.is_none() || old.family_id == app.family_id);
+            edits.changed.remove(&at);
+            if !same {
+                let shape = self.shape(at, new);
+                edits.changed.insert(at, Some(entry::write(new, &shape)));
             }
-            None => {
-                let shape = Shape::new(&put.credential, NoHomeAccount::Null, environment(&put.credential));
-                self.add_under(
-                    key,
-                    CredentialType::AppMetadata,
-                    entry::write(&put.credential, &shape),
-                    edits,
-                );
-            }
+            return;
+        }
+        // Where another application's entry stands under that key there is no place that Python would look at.
+        if matching.is_empty() || self.standing(edits, new.credential_type(), &key).is_none() {
+            let shape = Shape::new(new, NoHomeAccount::Null, environment(new));
+            self.add_under(key, new, entry::write(new, &shape), edits);
         }
     }
 
     /// A new entry, in the caller's dialect or the document's.
-    fn add(&self, credential: &Credential, change: &Change, edits: &mut Edits) {
-        let app_token = matches!(credential, Credential::AccessToken(token) if token.is_app_token());
+    fn add<'a>(&'a self, credential: &Credential, change: &Change, edits: &mut Edits<'a>) {
         let dialect = match change.dialect {
-            _ if !app_token => Dialect::Python,
+            // Node knows neither the marker of an extended token nor ours of a bound one: it must not see them.
+            _ if !is_plain_app_token(credential) => Dialect::Python,
             Some(dialect) => dialect,
-            None => self.dominant_dialect(),
+            None => *edits.dominant.get_or_init(|| self.dominant_dialect()),
+        };
+        let no_home_account = match credential {
+            // Python takes every app token with `null` for a bearer token, and for nobody's.
+            Credential::AccessToken(token)
+                if token.scheme != TokenScheme::Bearer || !token.is_app_token() =>
+            {
+                NoHomeAccount::Absent
+            }
+            _ => dialect.no_home_account(),
         };
         let environment = match (dialect, &change.environments) {
             (Dialect::Python, _) => environment(credential),
@@ -413,56 +433,84 @@ impl Document {
                 cloud_of(environment(credential)).map_or(environment(credential), |cloud| cloud.cache)
             }
         };
-        let shape = Shape::new(credential, dialect.no_home_account(), environment);
+        let value = entry::write(credential, &Shape::new(credential, no_home_account, environment));
         let key = stored_key(credential, dialect, environment);
-        self.add_under(key, credential.credential_type(), entry::write(credential, &shape), edits);
+        self.add_under(key, credential, value, edits);
     }
 
     /// Adds an entry under `key`, or replaces what cannot be read there. Another credential that stands there
-    /// (Python stores a PoP token under a bearer token's key) keeps its place: the key gets a dash more.
-    fn add_under(&self, mut key: String, kind: CredentialType, value: SecretBytes, edits: &mut Edits) {
+    /// (Python stores a PoP token under a bearer token's key) keeps its place: the key gets a dash more. Only
+    /// another session of the same user gives way: Python would serve either for the other.
+    fn add_under<'a>(&'a self, mut key: String, new: &Credential, value: SecretBytes, edits: &mut Edits<'a>) {
+        let kind = new.credential_type();
         loop {
-            if let Some((_, _, place)) =
-                edits.added.iter_mut().find(|(k, name, _)| *k == kind && *name == key)
-            {
-                *place = value;
-                return;
-            }
-            let standing = self
-                .entries
-                .iter()
-                .position(|entry| entry.kind == kind && !entry.shadowed && *entry.key == *key);
-            match standing {
-                None => return edits.added.push((kind, key, value)),
-                Some(at) if self.entries[at].content.is_err() => {
+            if let Some(at) = edits.added_at.get(&(kind, key.clone())).copied() {
+                let added = &mut edits.added[at];
+                if gives_way(&added.credential, new) {
+                    added.value = value;
+                    added.credential = new.clone();
+                    return;
+                }
+            } else if let Some(at) = self.standing(edits, kind, &key) {
+                let gone = matches!(edits.changed.get(&at), Some(None));
+                let stays = !gone && self.credential(at).is_ok_and(|old| !gives_way(&old, new));
+                if !stays {
                     edits.changed.insert(at, Some(value));
                     return;
                 }
-                Some(_) => key.push('-'),
+            } else {
+                edits.added_at.insert((kind, key.clone()), edits.added.len());
+                edits.added.push(Added { key, credential: new.clone(), value });
+                return;
             }
+            key.push('-');
         }
     }
 
+    /// The entry under a stored key.
+    fn standing<'a>(&'a self, edits: &Edits<'a>, kind: CredentialType, key: &str) -> Option<usize> {
+        let standing = edits.standing.get_or_init(|| {
+            let entries = self.entries.iter().enumerate().filter(|(_, entry)| !entry.shadowed);
+            entries.map(|(at, entry)| ((entry.kind, &*entry.key), at)).collect()
+        });
+        standing.get(&(kind, key)).copied()
+    }
+
     /// The same entry with another token: it keeps its key, its shape and the fields of others.
-    fn replace(&self, at: usize, credential: &Credential, edits: &mut Edits) {
-        let raw = self.text(&self.entries[at].value);
-        let Ok(fields) = Fields::read(raw) else { return };
-        let shape = Shape {
-            credential_type: fields.credential_type.as_deref(),
-            no_home_account: fields.no_home_account.unwrap_or(NoHomeAccount::Absent),
-            environment: fields.environment.as_deref().unwrap_or_else(|| environment(credential)),
-            target: fields.target.as_deref(),
-            unknown: entry::unknown_fields(raw),
-        };
+    fn replace<'a>(&'a self, at: usize, credential: &Credential, change: &Change, edits: &mut Edits<'a>) {
+        let mut shape = self.shape(at, credential);
+        if shape.no_home_account == NoHomeAccount::Absent
+            && is_plain_app_token(credential)
+            && self.python_at_home(change, edits)
+        {
+            shape.no_home_account = NoHomeAccount::Null;
+        }
         edits.changed.insert(at, Some(entry::write(credential, &shape)));
     }
 
-    fn remove(&self, keys: &[CredentialKey], edits: &mut Edits) {
-        let stored: HashSet<(usize, &str)> = self
-            .matching(keys)
-            .into_iter()
-            .map(|at| (self.entries[at].member, &*self.entries[at].key))
-            .collect();
+    /// The shape of an entry that is replaced by `credential`.
+    fn shape<'a>(&'a self, at: usize, credential: &'a Credential) -> Shape<'a> {
+        let raw = self.text(&self.entries[at].value);
+        let fields = Fields::read(raw).unwrap_or_default();
+        let of_family = matches!(credential, Credential::RefreshToken(token) if token.family_id.is_some());
+        Shape {
+            credential_type: fields.credential_type,
+            no_home_account: fields.no_home_account.unwrap_or(NoHomeAccount::Absent),
+            environment: fields.environment.unwrap_or_else(|| environment(credential).into()),
+            target: fields.target,
+            names: fields.names,
+            client_id: fields.client_id.filter(|_| of_family),
+            unknown: entry::unknown_fields(raw),
+        }
+    }
+
+    fn remove(&self, keys: &[CredentialKey], edits: &mut Edits<'_>) {
+        self.remove_entries(&self.matching(keys), edits);
+    }
+
+    fn remove_entries(&self, indices: &[usize], edits: &mut Edits<'_>) {
+        let stored: HashSet<(usize, &str)> =
+            indices.iter().map(|at| (self.entries[*at].member, &*self.entries[*at].key)).collect();
         if stored.is_empty() {
             return;
         }
@@ -483,6 +531,12 @@ impl Document {
         }
     }
 
+    fn python_at_home(&self, change: &Change, edits: &Edits<'_>) -> bool {
+        *edits.python_at_home.get_or_init(|| {
+            change.dialect == Some(Dialect::Python) || self.app_tokens(NoHomeAccount::Null).next().is_some()
+        })
+    }
+
     fn app_tokens(&self, shape: NoHomeAccount) -> impl Iterator<Item = usize> {
         let known = self.entries.iter().enumerate().filter(|(_, entry)| !entry.shadowed);
         known
@@ -492,51 +546,62 @@ impl Document {
             .map(|(at, _)| at)
     }
 
-    fn sweep(&self, now: UnixSeconds, edits: &mut Edits) -> usize {
-        let mut swept = 0;
-        for (at, entry) in self.entries.iter().enumerate() {
-            let ended = matches!(&entry.content, Ok(Known { ends: Some(ends), .. }) if *ends <= now.get());
-            if ended && !edits.changed.contains_key(&at) {
-                edits.changed.insert(at, None);
-                swept += usize::from(!entry.shadowed);
-            }
-        }
-        swept
+    fn sweep(&self, now: UnixSeconds, edits: &mut Edits<'_>) -> usize {
+        let ended: Vec<usize> = self
+            .entries
+            .iter()
+            .enumerate()
+            .filter(|(at, entry)| !entry.shadowed && !edits.changed.contains_key(at))
+            .filter(|(at, entry)| match &entry.content {
+                Ok(Known { expires: Some(expires), ends: Some(ends), .. }) => {
+                    *ends <= now.get() || *expires <= now.get() && self.is_foreign(*at)
+                }
+                _ => false,
+            })
+            .map(|(at, _)| at)
+            .collect();
+        self.remove_entries(&ended, edits);
+        ended.len()
+    }
+
+    /// Whether an entry lies under another key than Python's. Once it has expired, Python tries to delete it at
+    /// every look-up, in vain, and may delete its own in its place: such an entry is not kept for outages.
+    fn is_foreign(&self, at: usize) -> bool {
+        self.credential(at).is_ok_and(|credential| {
+            stored_key(&credential, Dialect::Python, environment(&credential)) != *self.entries[at].key
+        })
     }
 
     /// A Go, Java or .NET rewrite drops `"home_account_id": null`, which Python needs to find an application's
     /// token. Where Python is at home in the document, it is given back.
-    fn heal(&self, change: &Change, edits: &mut Edits) {
-        let python_at_home =
-            change.dialect == Some(Dialect::Python) || self.app_tokens(NoHomeAccount::Null).next().is_some();
-        if !python_at_home {
+    fn heal(&self, change: &Change, edits: &mut Edits<'_>) {
+        if !self.python_at_home(change, edits) {
             return;
         }
         for at in self.app_tokens(NoHomeAccount::Absent) {
             let value = &self.entries[at].value;
             edits.changed.entry(at).or_insert_with(|| {
                 let mut healed = SecretBytes::with_capacity(value.len() + 32);
-                healed.extend(b"{\"home_account_id\": null, ");
+                healed.extend(b"{\"home_account_id\":null,");
                 healed.extend(&self.bytes.expose()[value.start + 1..value.end]);
                 Some(healed)
             });
         }
     }
 
-    fn splice(&self, edits: &Edits) -> Result<SecretBytes, DocumentError> {
+    fn splice(&self, edits: &Edits<'_>) -> Result<SecretBytes, DocumentError> {
         let bytes = self.bytes.expose();
         let grown: usize =
-            edits.added.iter().map(|(_, key, value)| key.len() + value.len() + 64).sum::<usize>()
+            edits.added.iter().map(|added| 6 * added.key.len() + added.value.len() + 64).sum::<usize>()
                 + edits.changed.values().flatten().map(SecretBytes::len).sum::<usize>();
         let mut out = SecretBytes::with_capacity(bytes.len() + grown + 256);
         let mut writer = ObjectWriter::begin(&mut out);
         let first_lead = self.members.first().map_or(0..0, |member| member.lead.clone());
         for (index, member) in self.members.iter().enumerate() {
             writer.lead(&bytes[member.lead.clone()]);
-            let additions = |kind| edits.added.iter().filter(move |(added, ..)| *added == kind);
-            let concerned = member.kind.filter(|kind| {
-                !member.shadowed && (additions(*kind).next().is_some() || self.edited(index, edits))
-            });
+            let concerned = member
+                .kind
+                .filter(|kind| !member.shadowed && (edits.adds_to(*kind) || self.edited(index, edits)));
             match concerned {
                 Some(kind) => {
                     writer.raw(&bytes[member.span.start..member.value.start]);
@@ -547,7 +612,7 @@ impl Document {
         }
         for kind in CredentialType::ALL {
             let missing = !self.members.iter().any(|member| member.kind == Some(kind) && !member.shadowed);
-            if missing && edits.added.iter().any(|(added, ..)| *added == kind) {
+            if missing && edits.adds_to(kind) {
                 writer.lead(&bytes[first_lead.clone()]);
                 entry::write_text(kind.as_str(), writer.out);
                 writer.raw(if first_lead.is_empty() { b":" } else { b": " });
@@ -567,7 +632,7 @@ impl Document {
         Ok(out)
     }
 
-    fn edited(&self, member: usize, edits: &Edits) -> bool {
+    fn edited(&self, member: usize, edits: &Edits<'_>) -> bool {
         edits.changed.keys().any(|at| self.entries[*at].member == member)
     }
 
@@ -575,7 +640,7 @@ impl Document {
         &self,
         index: usize,
         kind: CredentialType,
-        edits: &Edits,
+        edits: &Edits<'_>,
         out: &mut SecretBytes,
     ) -> Result<(), DocumentError> {
         let bytes = self.bytes.expose();
@@ -622,13 +687,15 @@ impl fmt::Debug for Document {
 
 impl<'a> Shape<'a> {
     fn new(credential: &Credential, no_home_account: NoHomeAccount, environment: &'a str) -> Self {
-        let bound = matches!(credential, Credential::AccessToken(AccessToken { scheme, .. })
-            if *scheme != super::key::TokenScheme::Bearer);
+        let bound =
+            matches!(credential, Credential::AccessToken(token) if token.scheme != TokenScheme::Bearer);
         Self {
-            credential_type: bound.then_some("AccessToken_With_AuthScheme"),
+            credential_type: bound.then_some("AccessToken_With_AuthScheme".into()),
             no_home_account,
-            environment,
+            environment: environment.into(),
             target: None,
+            names: entry::Names::default(),
+            client_id: None,
             unknown: Vec::new(),
         }
     }
@@ -636,16 +703,65 @@ impl<'a> Shape<'a> {
 
 /// What is to become of the entries of a document.
 #[derive(Default)]
-struct Edits {
+struct Edits<'a> {
     /// By index: a new value, or nothing where the entry goes.
     changed: HashMap<usize, Option<SecretBytes>>,
-    added: Vec<(CredentialType, String, SecretBytes)>,
+    added: Vec<Added>,
+    added_at: HashMap<(CredentialType, String), usize>,
+    /// What stands under each stored key, the document's dialect, and whether Python is at home there: found out
+    /// when first asked for.
+    standing: OnceCell<HashMap<(CredentialType, &'a str), usize>>,
+    dominant: OnceCell<Dialect>,
+    python_at_home: OnceCell<bool>,
 }
 
-impl Edits {
+struct Added {
+    key: String,
+    credential: Credential,
+    value: SecretBytes,
+}
+
+impl Edits<'_> {
     fn is_empty(&self) -> bool {
         self.changed.is_empty() && self.added.is_empty()
     }
+
+    fn adds_to(&self, kind: CredentialType) -> bool {
+        self.added.iter().any(|added| added.credential.credential_type() == kind)
+    }
+}
+
+/// A bearer token of an application itself that nothing sets apart.
+fn is_plain_app_token(credential: &Credential) -> bool {
+    matches!(credential, Credential::AccessToken(token)
+        if token.is_app_token() && token.extended.is_none() && token.scheme == TokenScheme::Bearer)
+}
+
+/// Whether `old` makes room for `new` under the stored key of both: it is the same credential, or another session
+/// or family of the same user, of which a document has room for one.
+fn gives_way(old: &Credential, new: &Credential) -> bool {
+    let key_of_user = |credential: &Credential| {
+        let mut credential = credential.clone();
+        let home = match &mut credential {
+            Credential::AccessToken(token) => {
+                token.user_assertion_hash = None;
+                token.home_account_id.is_some()
+            }
+            Credential::RefreshToken(token) => {
+                token.user_assertion_hash = None;
+                token.family_id = None;
+                token.home_account_id.is_some()
+            }
+            Credential::IdToken(token) => {
+                token.user_assertion_hash = None;
+                token.home_account_id.is_some()
+            }
+            Credential::Account(_) | Credential::AppMetadata(_) => false,
+        };
+        home.then(|| CredentialKey::of(&credential))
+    };
+    CredentialKey::of(old) == CredentialKey::of(new)
+        || key_of_user(old).is_some_and(|key| key_of_user(new) == Some(key))
 }
 
 /// The key that a new entry is stored under.
@@ -658,14 +774,14 @@ fn stored_key(credential: &Credential, dialect: Dialect, environment: &str) -> S
                 home(&token.home_account_id),
                 match (&token.extended, &token.scheme) {
                     (Some(_), _) => "atext",
-                    (None, super::key::TokenScheme::Bearer) => "accesstoken",
-                    (None, super::key::TokenScheme::Bound { .. }) => "accesstoken_with_authscheme",
+                    (None, TokenScheme::Bearer) => "accesstoken",
+                    (None, TokenScheme::Bound { .. }) => "accesstoken_with_authscheme",
                 },
                 token.client_id,
                 token.realm,
                 token.target
             );
-            if let super::key::TokenScheme::Bound { token_type, .. } = &token.scheme {
+            if let TokenScheme::Bound { token_type, .. } = &token.scheme {
                 key.push('-');
                 key.push_str(token_type);
             }
@@ -704,12 +820,12 @@ fn environment(credential: &Credential) -> &str {
     }
 }
 
-fn write_additions(kind: CredentialType, lead: &[u8], edits: &Edits, writer: &mut ObjectWriter<'_>) {
-    for (_, key, value) in edits.added.iter().filter(|(added, ..)| *added == kind) {
+fn write_additions(kind: CredentialType, lead: &[u8], edits: &Edits<'_>, writer: &mut ObjectWriter<'_>) {
+    for added in edits.added.iter().filter(|added| added.credential.credential_type() == kind) {
         writer.lead(lead);
-        entry::write_text(key, writer.out);
+        entry::write_text(&added.key, writer.out);
         writer.raw(if lead.is_empty() { b":" } else { b": " });
-        writer.raw(value.expose());
+        writer.raw(added.value.expose());
     }
 }
 
@@ -742,26 +858,20 @@ impl<'a> ObjectWriter<'a> {
     }
 }
 
-/// Walks over the members of an object whose values are known, to find where their names stand.
+/// Walks over the members of an object, to find the white space before each.
 struct Cursor<'a> {
     text: &'a str,
     at: usize,
 }
 
 impl Cursor<'_> {
-    /// The white space before the next member's name, the member, and its value.
-    fn member(&mut self, raw: &RawValue) -> (Range<usize>, Range<usize>, Range<usize>) {
-        let bytes = self.text.as_bytes();
-        let start = raw.get().as_ptr() as usize - bytes.as_ptr() as usize;
-        let value = start..start + raw.get().len();
-        let mut lead = self.at;
-        let mut name = self.at;
-        while is_space(bytes[name]) || bytes[name] == b',' {
-            if bytes[name] == b',' {
-                lead = name + 1;
-            }
-            name += 1;
-        }
+    /// The white space before a member, the member, and its value.
+    fn member(&mut self, name: &RawValue, raw: &RawValue) -> (Range<usize>, Range<usize>, Range<usize>) {
+        let offset = |part: &RawValue| part.get().as_ptr() as usize - self.text.as_ptr() as usize;
+        let name = offset(name);
+        let value = offset(raw)..offset(raw) + raw.get().len();
+        let before = &self.text[self.at..name];
+        let lead = before.rfind(',').map_or(self.at, |comma| self.at + comma + 1);
         self.at = value.end;
         (lead..name, name..value.end, value)
     }
@@ -771,63 +881,82 @@ impl Cursor<'_> {
     }
 }
 
-/// Indexes the entries of one section; returns the white space before its closing brace.
-fn read_section(
-    text: &str,
-    raw: &RawValue,
+/// A section that is being read.
+struct Section<'a> {
+    text: &'a str,
     kind: CredentialType,
     member: usize,
-    value: &Range<usize>,
-    entries: &mut Vec<Indexed>,
-) -> Result<Range<usize>, DocumentError> {
-    let mut cursor = Cursor { text, at: value.start + 1 };
-    for (key, raw) in raw_members(raw.get())? {
-        if entries.len() == MOST_ENTRIES {
-            return Err(DocumentError::TooManyEntries);
+    at: usize,
+}
+
+/// What an entry is found by.
+type Identity = (CredentialKey, Partition);
+
+impl Section<'_> {
+    /// Indexes the entries; returns the white space before the closing brace.
+    fn read(
+        &mut self,
+        raw: &RawValue,
+        entries: &mut Vec<Indexed>,
+        identities: &mut Vec<Option<Identity>>,
+    ) -> Result<Range<usize>, DocumentError> {
+        let end = self.at - 1 + raw.get().len() - 1;
+        let mut cursor = Cursor { text: self.text, at: self.at };
+        for (name, raw) in raw_members(raw.get())? {
+            if entries.len() == MOST_ENTRIES {
+                return Err(DocumentError::TooManyEntries);
+            }
+            let (lead, span, value) = cursor.member(name, raw);
+            let key = entry::name_of(name);
+            let credential = Fields::read(raw.get()).and_then(|fields| {
+                let spelled = fields.no_home_account.unwrap_or(NoHomeAccount::Absent);
+                Ok((fields.into_credential(self.kind, &key)?, spelled))
+            });
+            identities.push(
+                credential
+                    .as_ref()
+                    .ok()
+                    .map(|(credential, _)| (CredentialKey::of(credential), Partition::of(credential))),
+            );
+            entries.push(Indexed {
+                kind: self.kind,
+                member: self.member,
+                key: key.into(),
+                lead,
+                span,
+                value,
+                shadowed: false,
+                outdated: false,
+                content: credential.map(|(credential, spelled)| Known::of(&credential, spelled)),
+            });
         }
-        let (lead, span, value) = cursor.member(raw);
-        let content = Fields::read(raw.get()).and_then(|fields| {
-            let no_home_account = fields.no_home_account.unwrap_or(NoHomeAccount::Absent);
-            let credential = fields.into_credential(kind, &key)?;
-            Ok(Known::of(&credential, no_home_account))
-        });
-        entries.push(Indexed {
-            kind,
-            member,
-            key: key.into(),
-            lead,
-            span,
-            value,
-            shadowed: false,
-            outdated: false,
-            content,
-        });
+        Ok(cursor.at..end)
     }
-    Ok(cursor.at..value.end - 1)
 }
 
 impl Known {
     fn of(credential: &Credential, no_home_account: NoHomeAccount) -> Self {
+        let nothing = Self { written: 0, expires: None, ends: None, no_home_account: None };
         match credential {
             Credential::AccessToken(token) => Self {
                 written: token.cached_at.get(),
+                expires: Some(token.expires_on.get()),
                 ends: Some(token.ends().get()),
-                no_home_account: token.is_app_token().then_some(no_home_account),
+                no_home_account: is_plain_app_token(credential).then_some(no_home_account),
             },
-            Credential::RefreshToken(token) => Self {
-                written: token.last_modification_time.map_or(0, UnixSeconds::get),
-                ends: None,
-                no_home_account: None,
-            },
-            _ => Self { written: 0, ends: None, no_home_account: None },
+            Credential::RefreshToken(token) => {
+                Self { written: token.last_modification_time.map_or(0, UnixSeconds::get), ..nothing }
+            }
+            _ => nothing,
         }
     }
 }
 
-fn raw_members(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, DocumentError> {
+/// The members of an object, names and values as they are written.
+fn raw_members(text: &str) -> Result<Vec<(&RawValue, &RawValue)>, DocumentError> {
     struct Members;
     impl<'de> Visitor<'de> for Members {
-        type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+        type Value = Option<Vec<(&'de RawValue, &'de RawValue)>>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an object")
@@ -835,13 +964,14 @@ fn raw_members(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, DocumentErr
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut members = Vec::new();
-            while let Some(name) = map.next_key::<Text<'de>>()? {
-                members.push((name.0, map.next_value()?));
+            while let Some(member) = map.next_entry()? {
+                members.push(member);
                 if members.len() > MOST_ENTRIES {
-                    break;
+                    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                    return Ok(None);
                 }
             }
-            Ok(members)
+            Ok(Some(members))
         }
     }
     // The parser's message could quote the document: only its position is kept.
@@ -849,11 +979,8 @@ fn raw_members(text: &str) -> Result<Vec<(Cow<'_, str>, &RawValue)>, DocumentErr
         |error: serde_json::Error| DocumentError::Malformed { line: error.line(), column: error.column() };
     let mut deserializer = serde_json::Deserializer::from_str(text);
     let members = deserializer.deserialize_map(Members).map_err(malformed)?;
-    if members.len() > MOST_ENTRIES {
-        return Err(DocumentError::TooManyEntries);
-    }
     deserializer.end().map_err(malformed)?;
-    Ok(members)
+    members.ok_or(DocumentError::TooManyEntries)
 }
 
 /// Skipping a raw value has no limit of its own.

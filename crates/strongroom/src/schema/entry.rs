@@ -1,13 +1,9 @@
 //! One entry of a document: its fields as they are read, and as they are written.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
-use base64::Engine;
-use base64::alphabet::{STANDARD, URL_SAFE};
-use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize};
@@ -18,7 +14,7 @@ use super::credential::{
 };
 use super::dialect::NoHomeAccount;
 use super::extended::ExtendedKey;
-use super::key::TokenScheme;
+use super::key::{TokenScheme, unpadded};
 use super::lenient::parse_seconds;
 use super::target::Scopes;
 use crate::{SecretBytes, UnixSeconds};
@@ -35,6 +31,24 @@ pub enum EntryProblem {
     Field(&'static str),
 }
 
+/// The names of the fields that the languages do not agree on.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Names {
+    key_id: &'static str,
+    user_assertion_hash: &'static str,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self { key_id: KEY_IDS[0], user_assertion_hash: USER_ASSERTION_HASHES[0] }
+    }
+}
+
+/// As Python and Node, Go, .NET and early versions of Node spell it.
+const KEY_IDS: [&str; 4] = ["key_id", "keyid", "kid", "keyId"];
+/// As all but Node and as Node spell it.
+const USER_ASSERTION_HASHES: [&str; 2] = ["user_assertion_hash", "userAssertionHash"];
+
 /// The fields of an entry that mean something to this library. `null` and `""` count as absent.
 #[derive(Debug, Default)]
 pub(super) struct Fields<'a> {
@@ -44,12 +58,16 @@ pub(super) struct Fields<'a> {
     /// How an absent `home_account_id` is spelled.
     pub(super) no_home_account: Option<NoHomeAccount>,
     pub(super) environment: Option<Cow<'a, str>>,
-    client_id: Option<Cow<'a, str>>,
+    pub(super) client_id: Option<Cow<'a, str>>,
     realm: Option<Cow<'a, str>>,
     pub(super) target: Option<Cow<'a, str>>,
     token_type: Option<Cow<'a, str>>,
+    /// What versions of MSAL Node before the common schema called `token_type`.
+    other_token_type: Option<Cow<'a, str>>,
     key_id: Option<Cow<'a, str>>,
     user_assertion_hash: Option<Cow<'a, str>>,
+    /// How the writer spells these two.
+    pub(super) names: Names,
     extended: Option<ExtendedKey>,
     family_id: Option<Cow<'a, str>>,
     cached_at: Option<i64>,
@@ -86,7 +104,7 @@ impl<'a> Fields<'a> {
                 target: self.target.as_deref().map(Scopes::parse).unwrap_or_default(),
                 secret: required(self.secret, "secret")?.into(),
                 last_modification_time: self.last_modification_time.map(UnixSeconds::new),
-                user_assertion_hash: owned(self.user_assertion_hash),
+                user_assertion_hash: self.user_assertion_hash.as_deref().map(unpadded),
             }),
             CredentialType::IdToken => Credential::IdToken(IdToken {
                 home_account_id: owned(self.home_account_id),
@@ -94,7 +112,7 @@ impl<'a> Fields<'a> {
                 client_id: required(self.client_id, "client_id")?,
                 realm: self.realm.map(Cow::into_owned).unwrap_or_default(),
                 secret: required(self.secret, "secret")?.into(),
-                user_assertion_hash: owned(self.user_assertion_hash),
+                user_assertion_hash: self.user_assertion_hash.as_deref().map(unpadded),
             }),
             CredentialType::Account => Credential::Account(Account {
                 home_account_id: required(self.home_account_id, "home_account_id")?,
@@ -114,8 +132,9 @@ impl<'a> Fields<'a> {
     }
 
     fn into_access_token(self, key: &str) -> Result<AccessToken, EntryProblem> {
-        let scheme = self.scheme(key);
-        let extended = self.extended_key(key);
+        let stored = self.stored_key(key);
+        let scheme = self.scheme(&stored);
+        let extended = self.extended_key(&stored);
         // A token without an expiry can neither be judged nor swept.
         let expires_on = self.expires_on.ok_or(EntryProblem::Field("expires_on"))?;
         Ok(AccessToken {
@@ -139,50 +158,78 @@ impl<'a> Fields<'a> {
     }
 
     /// Bound if anything at all says so: the token type, the credential type, the key, or a key id.
-    fn scheme(&self, key: &str) -> TokenScheme {
-        let type_bound = self.token_type.as_deref().filter(|word| !word.eq_ignore_ascii_case("Bearer"));
-        let credential_bound = self.credential_type.as_deref().is_some_and(|word| !is_plain(word))
-            && !self.credential_type.as_deref().is_some_and(is_extended_type);
-        let key_bound = contains_ignoring_case(key, "-accesstoken_with_authscheme-");
-        if type_bound.is_none() && self.key_id.is_none() && !credential_bound && !key_bound {
+    fn scheme(&self, stored: &StoredKey) -> TokenScheme {
+        let type_bound = self.type_bound();
+        let credential_bound = self
+            .credential_type
+            .as_deref()
+            .is_some_and(|word| !word.eq_ignore_ascii_case("AccessToken") && !is_extended_type(word));
+        if type_bound.is_none() && self.key_id.is_none() && !credential_bound && !stored.bound {
             return TokenScheme::Bearer;
         }
         TokenScheme::Bound {
-            token_type: type_bound.unwrap_or("pop").to_ascii_lowercase(),
+            token_type: type_bound.unwrap_or("pop").to_lowercase(),
             key_id: owned(self.key_id.clone()),
         }
     }
 
+    fn type_bound(&self) -> Option<&str> {
+        [&self.token_type, &self.other_token_type]
+            .into_iter()
+            .find_map(|word| word.as_deref().filter(|word| !word.eq_ignore_ascii_case("Bearer")))
+    }
+
     /// The extended key, if any language's marker is there: a field, the credential type, or the stored key.
-    fn extended_key(&self, key: &str) -> Option<ExtendedKey> {
+    fn extended_key(&self, stored: &StoredKey) -> Option<ExtendedKey> {
         if self.extended.is_some() {
             return self.extended.clone();
         }
-        let tail = self.key_tail(key);
-        let tail_hash = tail.as_deref().and_then(hash_in_tail);
-        let marked = self.credential_type.as_deref().is_some_and(is_extended_type)
-            || contains_ignoring_case(key, "-atext-");
-        match (marked, tail_hash) {
-            (_, Some(hash)) => Some(ExtendedKey::stored(hash)),
-            (true, None) => Some(ExtendedKey::unknown()),
-            (false, None) => None,
+        match &stored.hash {
+            Some(hash) => Some(ExtendedKey::stored(hash)),
+            None if stored.extended || self.credential_type.as_deref().is_some_and(is_extended_type) => {
+                Some(ExtendedKey::unknown())
+            }
+            None => None,
         }
     }
 
-    /// What the stored key has after the target, if it is a key as the languages make them.
-    fn key_tail(&self, key: &str) -> Option<String> {
+    /// What the stored key says beyond the fields: a peer that does not know a marker field drops it, and the
+    /// key is all that is left of it.
+    fn stored_key(&self, key: &str) -> StoredKey {
         let text = |field: &Option<Cow<'_, str>>| field.as_deref().unwrap_or_default().to_lowercase();
         let key = key.to_lowercase();
-        let rest =
-            key.strip_prefix(&format!("{}-{}-", text(&self.home_account_id), text(&self.environment)))?;
-        let rest = ["accesstoken-", "atext-", "accesstoken_with_authscheme-"]
+        let owner = format!("-{}-{}-", text(&self.client_id), text(&self.realm));
+        let kind = KINDS
             .iter()
-            .find_map(|kind| rest.strip_prefix(kind))?;
-        let rest = rest.strip_prefix(&format!("{}-{}-", text(&self.client_id), text(&self.realm)))?;
-        rest.strip_prefix(&text(&self.target)).map(str::to_owned)
+            .filter_map(|kind| Some((key.find(&format!("-{kind}{owner}"))?, *kind)))
+            .min_by_key(|(at, _)| *at);
+        let Some((at, kind)) = kind else {
+            // Not a key as the languages make them: a marker anywhere in it counts.
+            return StoredKey {
+                extended: key.contains(EXTENDED_KIND),
+                bound: key.contains(BOUND_KIND),
+                hash: None,
+            };
+        };
+        let rest = &key[at + 1 + kind.len() + owner.len()..];
+        let target = text(&self.target);
+        let tail = rest.strip_prefix(&target).filter(|tail| tail.is_empty() || tail.starts_with('-'));
+        let hash = tail.and_then(|tail| hash_in_tail(tail, self.type_bound()));
+        // Neither the target alone, in whatever order, nor the target and what may follow it: something that this
+        // library does not know sets the token apart.
+        let odd = tail.is_none() && Scopes::parse(rest.trim_end_matches('-')) != Scopes::parse(&target);
+        StoredKey {
+            extended: odd || kind == EXTENDED_KIND,
+            bound: kind == BOUND_KIND,
+            hash: hash.map(str::to_owned),
+        }
     }
 
-    fn set(&mut self, name: &str, value: Value<'a>) {
+    fn set(&mut self, name: &str, raw: &'a RawValue) {
+        if !MEANINGFUL.contains(&name) {
+            return;
+        }
+        let value = Value::of(raw);
         match name {
             "credential_type" => self.credential_type = value.text(),
             "secret" => self.secret = value.text(),
@@ -209,9 +256,18 @@ impl<'a> Fields<'a> {
                 }
             }
             "token_type" => self.token_type = value.marker(),
-            "key_id" | "keyid" | "kid" => self.key_id = value.marker().or(self.key_id.take()),
+            "tokenType" => self.other_token_type = value.marker(),
+            "key_id" | "keyid" | "kid" | "keyId" => {
+                if let Some(key_id) = value.marker() {
+                    self.key_id = Some(key_id);
+                    self.names.key_id = spelling(&KEY_IDS, name);
+                }
+            }
             "user_assertion_hash" | "userAssertionHash" => {
-                self.user_assertion_hash = value.marker().or(self.user_assertion_hash.take());
+                if let Some(hash) = value.marker() {
+                    self.user_assertion_hash = Some(hash);
+                    self.names.user_assertion_hash = spelling(&USER_ASSERTION_HASHES, name);
+                }
             }
             "ext_cache_key" | "ext_cache_key_hash" => {
                 // A set of parameters says more than a hash of them.
@@ -222,6 +278,7 @@ impl<'a> Fields<'a> {
             "additionalCacheKeyComponents" | "ext" => {
                 self.extended = match value {
                     Value::Null => self.extended.take(),
+                    Value::Text(text) if text.is_empty() => self.extended.take(),
                     Value::Object(parameters) if parameters.is_empty() => self.extended.take(),
                     Value::Object(parameters) => Some(ExtendedKey::of(&parameters)),
                     _ => self.extended.take().or_else(|| Some(ExtendedKey::unknown())),
@@ -244,28 +301,40 @@ impl<'a> Fields<'a> {
     }
 }
 
+/// What a stored key says of a token.
+struct StoredKey {
+    extended: bool,
+    bound: bool,
+    hash: Option<String>,
+}
+
+const PLAIN_KIND: &str = "accesstoken";
+const EXTENDED_KIND: &str = "atext";
+const BOUND_KIND: &str = "accesstoken_with_authscheme";
+const KINDS: [&str; 3] = [PLAIN_KIND, EXTENDED_KIND, BOUND_KIND];
+
 /// The hash after the scheme segment of a stored key, in the tail that follows the target: `-`, `--`, `-pop` and
 /// the like have none, `--HASH` and `-HASH` have.
-fn hash_in_tail(tail: &str) -> Option<&str> {
-    let tail = tail.trim_matches('-');
-    let after_scheme = ["ssh-cert", "mtls_pop", "pop", "bearer"]
-        .iter()
-        .find_map(|scheme| tail.strip_prefix(scheme).filter(|rest| rest.is_empty() || rest.starts_with('-')))
-        .unwrap_or(tail);
-    let hash = after_scheme.trim_matches('-');
+fn hash_in_tail<'a>(tail: &'a str, token_type: Option<&str>) -> Option<&'a str> {
+    let token_type = token_type.unwrap_or_default().to_lowercase();
+    let scheme_and_hash = tail.trim_matches('-');
+    let hash = ["ssh-cert", "mtls_pop", "pop", "bearer", &*token_type]
+        .into_iter()
+        .filter(|scheme| !scheme.is_empty())
+        .find_map(|scheme| {
+            scheme_and_hash.strip_prefix(scheme).filter(|rest| rest.is_empty() || rest.starts_with('-'))
+        })
+        .unwrap_or(scheme_and_hash)
+        .trim_matches('-');
     (!hash.is_empty()).then_some(hash)
 }
 
-fn is_plain(credential_type: &str) -> bool {
-    credential_type.eq_ignore_ascii_case("AccessToken")
+fn spelling(names: &[&'static str], name: &str) -> &'static str {
+    names.iter().copied().find(|known| *known == name).unwrap_or(names[0])
 }
 
 fn is_extended_type(credential_type: &str) -> bool {
     credential_type.eq_ignore_ascii_case("AText")
-}
-
-fn contains_ignoring_case(text: &str, lower: &str) -> bool {
-    text.to_ascii_lowercase().contains(lower)
 }
 
 fn owned(text: Option<Cow<'_, str>>) -> Option<String> {
@@ -274,17 +343,6 @@ fn owned(text: Option<Cow<'_, str>>) -> Option<String> {
 
 fn required(text: Option<Cow<'_, str>>, name: &'static str) -> Result<String, EntryProblem> {
     text.map(Cow::into_owned).ok_or(EntryProblem::Field(name))
-}
-
-/// An assertion hash in one spelling: Go pads it, the others do not.
-fn unpadded(hash: &str) -> String {
-    let config = GeneralPurposeConfig::new()
-        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
-        .with_decode_allow_trailing_bits(true);
-    [URL_SAFE, STANDARD]
-        .iter()
-        .find_map(|alphabet| GeneralPurpose::new(alphabet, config).decode(hash).ok())
-        .map_or_else(|| hash.to_owned(), |bytes| BASE64_URL_SAFE_NO_PAD.encode(bytes))
 }
 
 impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
@@ -300,8 +358,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
                 let mut fields = Fields::default();
                 // A key that stands twice: the last one wins, as with every peer.
-                while let Some(name) = map.next_key::<Text<'de>>()? {
-                    fields.set(&name.0, map.next_value()?);
+                while let Some(name) = map.next_key::<&RawValue>()? {
+                    fields.set(&name_of(name), map.next_value()?);
                 }
                 Ok(fields)
             }
@@ -310,8 +368,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
     }
 }
 
+/// The name that a member's raw name stands for. One that is no text (half of a surrogate pair, which Python can
+/// write) stands for itself, quotes and all: it must not cost the document.
+pub(super) fn name_of(raw: &RawValue) -> Cow<'_, str> {
+    serde_json::from_str(raw.get()).map_or(Cow::Borrowed(raw.get()), |Text(name)| name)
+}
+
 /// A text that borrows from the document where it has no escapes.
-pub(super) struct Text<'a>(pub(super) Cow<'a, str>);
+struct Text<'a>(Cow<'a, str>);
 
 impl<'de> Deserialize<'de> for Text<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -346,6 +410,11 @@ enum Value<'a> {
 }
 
 impl<'a> Value<'a> {
+    /// What cannot be read (a number out of range, half of a surrogate pair) costs its field, not the entry.
+    fn of(raw: &'a RawValue) -> Self {
+        serde_json::from_str(raw.get()).unwrap_or(Self::Other)
+    }
+
     fn text(self) -> Option<Cow<'a, str>> {
         match self {
             Self::Text(text) if !text.is_empty() => Some(text),
@@ -435,19 +504,22 @@ impl<'de> Deserialize<'de> for Value<'de> {
 
 /// The shape that an entry is written in: a new one's, or that of the entry it replaces.
 pub(super) struct Shape<'a> {
-    pub(super) credential_type: Option<&'a str>,
+    pub(super) credential_type: Option<Cow<'a, str>>,
     pub(super) no_home_account: NoHomeAccount,
-    pub(super) environment: &'a str,
-    pub(super) target: Option<&'a str>,
+    pub(super) environment: Cow<'a, str>,
+    pub(super) target: Option<Cow<'a, str>>,
+    pub(super) names: Names,
+    /// Of a refresh token of a family: the application that first got it.
+    pub(super) client_id: Option<Cow<'a, str>>,
     /// Fields of the replaced entry that this library does not know.
-    pub(super) unknown: Vec<(Cow<'a, str>, &'a RawValue)>,
+    pub(super) unknown: Vec<(&'a RawValue, &'a RawValue)>,
 }
 
-/// The fields of `raw` that this library does not know, in their order, the last of equal names.
-pub(super) fn unknown_fields(raw: &str) -> Vec<(Cow<'_, str>, &RawValue)> {
+/// The fields of `raw` that this library does not know, each in its first place with its last value.
+pub(super) fn unknown_fields(raw: &str) -> Vec<(&RawValue, &RawValue)> {
     struct Unknown;
     impl<'de> Visitor<'de> for Unknown {
-        type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+        type Value = Vec<(&'de RawValue, &'de RawValue)>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("an entry")
@@ -455,11 +527,18 @@ pub(super) fn unknown_fields(raw: &str) -> Vec<(Cow<'_, str>, &RawValue)> {
 
         fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
             let mut fields: Self::Value = Vec::new();
-            while let Some(name) = map.next_key::<Text<'de>>()? {
-                let value = map.next_value()?;
-                if !KNOWN.contains(&&*name.0) {
-                    fields.retain(|(earlier, _)| *earlier != name.0);
-                    fields.push((name.0, value));
+            let mut places: HashMap<Cow<'de, str>, usize> = HashMap::new();
+            while let Some((raw, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+                let name = name_of(raw);
+                if KNOWN.contains(&&*name) {
+                    continue;
+                }
+                match places.get(&name) {
+                    Some(at) => fields[*at] = (raw, value),
+                    None => {
+                        places.insert(name, fields.len());
+                        fields.push((raw, value));
+                    }
                 }
             }
             Ok(fields)
@@ -487,6 +566,7 @@ const KNOWN: &[&str] = &[
     "key_id",
     "keyid",
     "kid",
+    "keyId",
     "user_assertion_hash",
     "userAssertionHash",
     "ext_cache_key",
@@ -498,12 +578,60 @@ const KNOWN: &[&str] = &[
     "account_source",
 ];
 
-/// `credential` as JSON, in this shape. Fields stand in the order of MSAL Python.
+/// The fields whose values are read; all others are passed over.
+const MEANINGFUL: &[&str] = &[
+    "credential_type",
+    "secret",
+    "home_account_id",
+    "environment",
+    "client_id",
+    "realm",
+    "target",
+    "token_type",
+    "tokenType",
+    "key_id",
+    "keyid",
+    "kid",
+    "keyId",
+    "user_assertion_hash",
+    "userAssertionHash",
+    "ext_cache_key",
+    "ext_cache_key_hash",
+    "additionalCacheKeyComponents",
+    "ext",
+    "family_id",
+    "cached_at",
+    "expires_on",
+    "extended_expires_on",
+    "ext_expires_on",
+    "refresh_on",
+    "last_modification_time",
+    "local_account_id",
+    "username",
+    "authority_type",
+    "account_source",
+];
+
+/// `credential` as JSON, in this shape. Fields stand in the order of MSAL Python, unknown ones after them.
 pub(super) fn write(credential: &Credential, shape: &Shape<'_>) -> SecretBytes {
-    let mut out = SecretBytes::with_capacity(4096);
-    let mut serializer = serde_json::Serializer::with_formatter(&mut out, AsciiFormatter);
+    let mut known = SecretBytes::with_capacity(4096);
+    let mut serializer = serde_json::Serializer::with_formatter(&mut known, AsciiFormatter);
     let written = Writing { credential, shape }.serialize(&mut serializer);
-    debug_assert!(written.is_ok(), "strings and raw JSON always serialise");
+    debug_assert!(written.is_ok(), "strings always serialise");
+    if shape.unknown.is_empty() {
+        return known;
+    }
+    let more: usize =
+        shape.unknown.iter().map(|(name, value)| name.get().len() + value.get().len() + 2).sum();
+    let mut out = SecretBytes::with_capacity(known.len() + more);
+    // Every entry has fields that are known, so a comma follows them.
+    out.extend(known.expose().strip_suffix(b"}").unwrap_or_default());
+    for (name, value) in &shape.unknown {
+        for part in [",", name.get(), ":", value.get()] {
+            out.extend(part.as_bytes());
+        }
+    }
+    out.extend(b"}");
     out
 }
 
@@ -518,7 +646,10 @@ impl Serialize for Writing<'_> {
         let mut map = serializer.serialize_map(None)?;
         match self.credential {
             Credential::AccessToken(token) => {
-                map.serialize_entry("credential_type", shape.credential_type.unwrap_or("AccessToken"))?;
+                map.serialize_entry(
+                    "credential_type",
+                    shape.credential_type.as_deref().unwrap_or("AccessToken"),
+                )?;
                 map.serialize_entry("secret", token.secret.expose())?;
                 match (&token.home_account_id, shape.no_home_account) {
                     (Some(id), _) => map.serialize_entry("home_account_id", id)?,
@@ -526,21 +657,22 @@ impl Serialize for Writing<'_> {
                     (None, NoHomeAccount::Empty) => map.serialize_entry("home_account_id", "")?,
                     (None, NoHomeAccount::Absent) => {}
                 }
-                map.serialize_entry("environment", shape.environment)?;
+                map.serialize_entry("environment", &shape.environment)?;
                 map.serialize_entry("client_id", &token.client_id)?;
-                map.serialize_entry("target", shape.target.unwrap_or(&token.target.to_string()))?;
+                map.serialize_entry("target", shape.target.as_deref().unwrap_or(&token.target.to_string()))?;
                 map.serialize_entry("realm", &token.realm)?;
                 map.serialize_entry("token_type", &token.token_type)?;
                 map.serialize_entry("cached_at", &token.cached_at.to_string())?;
                 map.serialize_entry("expires_on", &token.expires_on.to_string())?;
                 map.serialize_entry("extended_expires_on", &token.extended_expires_on.to_string())?;
                 if let TokenScheme::Bound { key_id: Some(key_id), .. } = &token.scheme {
-                    map.serialize_entry("key_id", key_id)?;
+                    map.serialize_entry(shape.names.key_id, key_id)?;
                 }
                 if let Some(hash) = &token.user_assertion_hash {
-                    map.serialize_entry("user_assertion_hash", hash)?;
+                    map.serialize_entry(shape.names.user_assertion_hash, hash)?;
                 }
-                if let Some(key) = &token.extended {
+                // A mark without a hash is written by the key and by the fields that are kept.
+                if let Some(key) = token.extended.as_ref().filter(|key| !key.as_str().is_empty()) {
                     map.serialize_entry("ext_cache_key", key.as_str())?;
                 }
                 if let Some(refresh_on) = token.refresh_on {
@@ -551,9 +683,9 @@ impl Serialize for Writing<'_> {
                 map.serialize_entry("credential_type", "RefreshToken")?;
                 map.serialize_entry("secret", token.secret.expose())?;
                 map.serialize_entry("home_account_id", &token.home_account_id)?;
-                map.serialize_entry("environment", shape.environment)?;
-                map.serialize_entry("client_id", &token.client_id)?;
-                map.serialize_entry("target", shape.target.unwrap_or(&token.target.to_string()))?;
+                map.serialize_entry("environment", &shape.environment)?;
+                map.serialize_entry("client_id", shape.client_id.as_deref().unwrap_or(&token.client_id))?;
+                map.serialize_entry("target", shape.target.as_deref().unwrap_or(&token.target.to_string()))?;
                 // Python compares it with numbers: it must be there.
                 let modified = token.last_modification_time.unwrap_or_default();
                 map.serialize_entry("last_modification_time", &modified.to_string())?;
@@ -561,23 +693,23 @@ impl Serialize for Writing<'_> {
                     map.serialize_entry("family_id", family)?;
                 }
                 if let Some(hash) = &token.user_assertion_hash {
-                    map.serialize_entry("user_assertion_hash", hash)?;
+                    map.serialize_entry(shape.names.user_assertion_hash, hash)?;
                 }
             }
             Credential::IdToken(token) => {
                 map.serialize_entry("credential_type", "IdToken")?;
                 map.serialize_entry("secret", token.secret.expose())?;
                 map.serialize_entry("home_account_id", &token.home_account_id)?;
-                map.serialize_entry("environment", shape.environment)?;
+                map.serialize_entry("environment", &shape.environment)?;
                 map.serialize_entry("realm", &token.realm)?;
                 map.serialize_entry("client_id", &token.client_id)?;
                 if let Some(hash) = &token.user_assertion_hash {
-                    map.serialize_entry("user_assertion_hash", hash)?;
+                    map.serialize_entry(shape.names.user_assertion_hash, hash)?;
                 }
             }
             Credential::Account(account) => {
                 map.serialize_entry("home_account_id", &account.home_account_id)?;
-                map.serialize_entry("environment", shape.environment)?;
+                map.serialize_entry("environment", &shape.environment)?;
                 map.serialize_entry("realm", &account.realm)?;
                 map.serialize_entry("local_account_id", &account.local_account_id)?;
                 map.serialize_entry("username", &account.username)?;
@@ -588,14 +720,11 @@ impl Serialize for Writing<'_> {
             }
             Credential::AppMetadata(app) => {
                 map.serialize_entry("client_id", &app.client_id)?;
-                map.serialize_entry("environment", shape.environment)?;
+                map.serialize_entry("environment", &shape.environment)?;
                 if let Some(family) = &app.family_id {
                     map.serialize_entry("family_id", family)?;
                 }
             }
-        }
-        for (name, value) in &shape.unknown {
-            map.serialize_entry(name, value)?;
         }
         map.end()
     }
@@ -633,22 +762,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn assertion_hashes_are_compared_as_bytes() {
-        let hash = "fFsdSeaHX9iH_VIhI8SzQWnUzBGmUCzATLfrj3wWaXI";
-        assert_eq!(unpadded(hash), hash);
-        assert_eq!(unpadded(&format!("{hash}=")), hash);
-        assert_eq!(unpadded("fFsdSeaHX9iH/VIhI8SzQWnUzBGmUCzATLfrj3wWaXI="), hash);
-        assert_eq!(unpadded("not base64!"), "not base64!");
-    }
-
-    #[test]
     fn tails_of_keys_tell_schemes_from_hashes() {
         for plain in ["", "-", "--", "-pop", "-ssh-cert", "-bearer-", "-pop-"] {
-            assert_eq!(hash_in_tail(plain), None, "{plain}");
+            assert_eq!(hash_in_tail(plain, None), None, "{plain}");
         }
         for (tail, hash) in [("--abc", "abc"), ("-abc", "abc"), ("-pop-abc", "abc"), ("-popx", "popx")] {
-            assert_eq!(hash_in_tail(tail), Some(hash), "{tail}");
+            assert_eq!(hash_in_tail(tail, None), Some(hash), "{tail}");
         }
+        assert_eq!(hash_in_tail("-dpop", Some("DPoP")), None);
+        assert_eq!(hash_in_tail("-dpop-abc", Some("DPoP")), Some("abc"));
     }
 
     #[test]

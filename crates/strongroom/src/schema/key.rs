@@ -3,7 +3,13 @@
 //! The languages disagree on the keys that entries are stored under, so identity is computed from an entry's
 //! fields: absent, `null` and empty are equal, aliases of an environment are equal, case does not matter.
 
+use std::borrow::Cow;
 use std::fmt;
+
+use base64::Engine;
+use base64::alphabet::{STANDARD, URL_SAFE};
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::credential::{AccessToken, Credential, CredentialType};
 use super::environment::canonical;
@@ -44,7 +50,7 @@ impl CredentialKey {
                     &canonical(&token.environment),
                     &lower(token.family_id.as_deref().unwrap_or(&token.client_id)),
                     &lower(opt(&token.home_account_id)),
-                    opt(&token.user_assertion_hash),
+                    &assertion(&token.user_assertion_hash),
                 ],
             ),
             Credential::IdToken(token) => join(
@@ -54,7 +60,7 @@ impl CredentialKey {
                     &lower(&token.client_id),
                     &lower(&token.realm),
                     &lower(opt(&token.home_account_id)),
-                    opt(&token.user_assertion_hash),
+                    &assertion(&token.user_assertion_hash),
                 ],
             ),
             Credential::Account(account) => join(
@@ -116,7 +122,7 @@ impl Partition {
                     &lower(&token.client_id),
                     &lower(&token.realm),
                     &lower(opt(&token.home_account_id)),
-                    opt(&token.user_assertion_hash),
+                    &assertion(&token.user_assertion_hash),
                 ],
             )
             .0,
@@ -141,13 +147,13 @@ impl Partition {
         extended: Option<&ExtendedKey>,
     ) -> CredentialKey {
         let (token_type, key_id) = match scheme {
-            TokenScheme::Bearer => ("", ""),
-            TokenScheme::Bound { token_type, key_id } => (token_type.as_str(), opt(key_id)),
+            TokenScheme::Bearer => (String::new(), ""),
+            TokenScheme::Bound { token_type, key_id } => (lower(token_type), opt(key_id)),
         };
         // An extended token without a hash must not have a plain one's key.
         let extended = extended.map_or_else(String::new, |key| format!("x{}", key.as_str()));
         let mut key = self.0.clone();
-        for part in [token_type, key_id, &extended, &target.canonical()] {
+        for part in [&token_type, key_id, &extended, &target.canonical()] {
             push(&mut key, part);
         }
         CredentialKey(key)
@@ -195,6 +201,21 @@ fn lower(text: &str) -> String {
     text.to_lowercase()
 }
 
+fn assertion(hash: &Option<String>) -> Cow<'_, str> {
+    hash.as_deref().map_or(Cow::Borrowed(""), |hash| Cow::Owned(unpadded(hash)))
+}
+
+/// An assertion hash in one spelling: Go pads it, the others do not.
+pub(super) fn unpadded(hash: &str) -> String {
+    let config = GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true);
+    [URL_SAFE, STANDARD]
+        .iter()
+        .find_map(|alphabet| GeneralPurpose::new(alphabet, config).decode(hash).ok())
+        .map_or_else(|| hash.to_owned(), |bytes| BASE64_URL_SAFE_NO_PAD.encode(bytes))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,5 +236,14 @@ mod tests {
             Partition::of_app_tokens("login.windows.net", "Client", "TID"),
             Partition::of_app_tokens("Login.MicrosoftOnline.com", "client", "tid")
         );
+    }
+
+    #[test]
+    fn assertion_hashes_are_compared_as_bytes() {
+        let hash = "fFsdSeaHX9iH_VIhI8SzQWnUzBGmUCzATLfrj3wWaXI";
+        assert_eq!(unpadded(hash), hash);
+        assert_eq!(unpadded(&format!("{hash}=")), hash);
+        assert_eq!(unpadded("fFsdSeaHX9iH/VIhI8SzQWnUzBGmUCzATLfrj3wWaXI="), hash);
+        assert_eq!(unpadded("not base64!"), "not base64!");
     }
 }

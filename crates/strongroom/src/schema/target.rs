@@ -61,7 +61,7 @@ fn same(a: &str, b: &str) -> bool {
 
 impl PartialEq for Scopes {
     fn eq(&self, other: &Self) -> bool {
-        self.is_subset_of(other) && other.is_subset_of(self)
+        self.0 == other.0 || self.canonical() == other.canonical()
     }
 }
 
