@@ -52,8 +52,8 @@ pub use self::oauth::{
     Transport, TransportError,
 };
 pub use self::persistence::{
-    BoxFuture, Fence, FilePersistence, FilePersistenceBuilder, Holder, Loaded, Location, MemoryPersistence,
-    Persistence, PersistenceError, Protection, Revision, Saved, Step,
+    Fence, FilePersistence, FilePersistenceBuilder, Holder, Loaded, Location, MemoryPersistence, Persistence,
+    PersistenceError, Protection, Revision, Saved, Step,
 };
 pub use self::schema::{
     AccessToken, Account, AppMetadata, Applied, Change, Credential, CredentialKey, CredentialType, Dialect,
@@ -65,4 +65,4 @@ pub use self::store::{
     CredentialStore, DocumentStore, DocumentStoreBuilder, MemoryStore, Outcome, Record, StoreInfo,
 };
 pub use self::time::{Clock, SystemClock, UnixSeconds};
-pub use self::wait::block_on;
+pub use self::wait::{BoxFuture, block_on};

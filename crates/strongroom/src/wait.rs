@@ -2,7 +2,7 @@
 //!
 //! The library works under any runtime and under none, so it brings the little that it needs: [`block_on`] parks
 //! the calling thread, and one timer thread, started at the first wait and ended when idle, wakes those whose
-//! time has come.
+//! time has come. Also the boxed future that this library's traits return.
 
 use std::collections::BinaryHeap;
 use std::future::Future;
@@ -13,6 +13,9 @@ use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
 use crate::time::Deadline;
+
+/// A boxed future, so that the traits of this library can be used as trait objects.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Runs `future` to its end on this thread.
 ///

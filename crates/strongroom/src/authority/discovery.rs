@@ -6,9 +6,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::entra::{Authority, AuthorityError};
-use crate::Error;
-use crate::oauth::{Exchange, HttpRequest, HttpResponse, ServiceError};
+use crate::oauth::{Exchange, HttpRequest, HttpResponse, ServiceError, TransportError};
 use crate::schema::{Environments, cloud_of};
+use crate::time::Deadline;
+use crate::{Error, wait};
 
 /// Where to ask about hosts that are not built in.
 const TRUSTED_HOST: &str = "login.microsoftonline.com";
@@ -31,6 +32,8 @@ pub(crate) struct Metadata {
 pub(crate) struct Discovered {
     pub(crate) preferred_cache: Option<String>,
     pub(crate) aliases: Vec<String>,
+    /// Whether the cloud was asked about the host.
+    pub(crate) instance_discovery: bool,
 }
 
 /// How an authority may be discovered.
@@ -63,7 +66,10 @@ impl Discovery {
     ) -> Option<Metadata> {
         let accepted = authority.accepts_endpoint(token_endpoint)
             && !realm.is_empty()
-            && authority.tenant_id().is_none_or(|tenant| tenant == realm);
+            && match authority.tenant_id() {
+                Some(tenant) => tenant == realm,
+                None => first_segment(token_endpoint).as_deref() == Some(realm),
+            };
         accepted.then(|| Metadata {
             token_endpoint: token_endpoint.to_owned(),
             realm: realm.to_owned(),
@@ -84,7 +90,7 @@ impl Discovery {
         let discovered = if self.trusts(authority) {
             Discovered::default()
         } else {
-            instance_discovery(authority, exchange).await?
+            Discovered { instance_discovery: true, ..instance_discovery(authority, exchange).await? }
         };
         let document = openid_configuration(authority, exchange).await?;
         let realm = match authority.tenant_id() {
@@ -105,7 +111,8 @@ impl Discovery {
         })
     }
 
-    fn trusts(&self, authority: &Authority) -> bool {
+    /// Whether nobody needs to be asked about the authority's host.
+    pub(crate) fn trusts(&self, authority: &Authority) -> bool {
         let listed = |known: &String| {
             known.eq_ignore_ascii_case(authority.host())
                 || known.eq_ignore_ascii_case(authority.host_and_port())
@@ -143,8 +150,11 @@ async fn instance_discovery(authority: &Authority, exchange: &Exchange<'_>) -> R
     url.query_pairs_mut()
         .append_pair("api-version", "1.1")
         .append_pair("authorization_endpoint", &authority.endpoint("oauth2/v2.0/authorize"));
-    let request = HttpRequest::get(url.as_str()).timeout_at_most(INSTANCE_DISCOVERY_TIMEOUT);
-    let response = match exchange.once(request).await {
+    // What is left after it is for the requests that matter.
+    let timeout = INSTANCE_DISCOVERY_TIMEOUT.min(exchange.remaining() / 2);
+    let request = HttpRequest::get(url.as_str()).timeout_at_most(timeout);
+    let sent = wait::until(Deadline::after(timeout), exchange.once(request)).await;
+    let response = match sent.unwrap_or_else(|| Err(TransportError::TimedOut { host: TRUSTED_HOST.into() })) {
         Ok(response) => response,
         Err(error) => {
             tracing::warn!(%error, host = authority.host(), "instance discovery failed; going on without aliases");
@@ -171,6 +181,7 @@ async fn instance_discovery(authority: &Authority, exchange: &Exchange<'_>) -> R
     Ok(own.map_or_else(Discovered::default, |instance| Discovered {
         preferred_cache: instance.preferred_cache,
         aliases: instance.aliases,
+        ..Discovered::default()
     }))
 }
 

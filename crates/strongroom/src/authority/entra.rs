@@ -107,6 +107,10 @@ impl Authority {
             return Err(unsupported("B2C"));
         }
         let tenant = segments.next().ok_or_else(|| AuthorityError::NoTenant(printable(text)))?.to_lowercase();
+        // What is neither an id nor a domain would stand in URLs and keys as it is.
+        if !tenant.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)) {
+            return Err(malformed());
+        }
         let policy = segments.next().is_some_and(|policy| policy.to_ascii_lowercase().starts_with("b2c_"));
         match tenant.as_str() {
             "adfs" => return Err(unsupported("AD FS")),
@@ -121,6 +125,10 @@ impl Authority {
 
     /// The same authority for another tenant.
     pub(crate) fn with_tenant(&self, tenant: &str) -> Result<Self, AuthorityError> {
+        // Only the tenant may differ: no further path, no query, no way up.
+        if tenant.contains(['/', '\\', '?', '#']) {
+            return Err(AuthorityError::Malformed(printable(&format!("{}{tenant}", self.url()))));
+        }
         Self::parse(&format!("https://{}/{tenant}", self.host_and_port))
     }
 
@@ -149,7 +157,9 @@ impl Authority {
 
     /// The tenant's id, if the authority is configured with it and not with a domain.
     pub(crate) fn tenant_id(&self) -> Option<&str> {
-        uuid::Uuid::try_parse(&self.tenant).is_ok().then_some(self.tenant.as_str())
+        // Not in one of the other forms of a GUID: stored tokens have the one with hyphens.
+        let is_id = self.tenant.len() == 36 && uuid::Uuid::try_parse(&self.tenant).is_ok();
+        is_id.then_some(self.tenant.as_str())
     }
 
     /// Whether the host belongs to one of Microsoft's clouds and has no port of its own.
@@ -193,9 +203,14 @@ impl Authority {
     }
 }
 
-/// A text from a configuration, cut to what belongs into a message.
+/// A text from a configuration, cut to what belongs into a message: no query, and nothing of a user name and
+/// password.
 fn printable(text: &str) -> String {
-    text.chars().filter(|c| !c.is_control()).take(200).collect()
+    let text = text.split(['?', '#']).next().unwrap_or_default();
+    let (scheme, rest) =
+        text.split_once("//").map_or(("", text), |(scheme, rest)| (&text[..scheme.len() + 2], rest));
+    let rest = rest.rsplit_once('@').map_or(rest, |(_, rest)| rest);
+    format!("{scheme}{rest}").chars().filter(|c| !c.is_control()).take(200).collect()
 }
 
 #[cfg(test)]
@@ -223,6 +238,14 @@ mod tests {
             ("login.microsoftonline.com/t", "invalid_authority"),
             ("", "invalid_authority"),
             ("https://user:hunter2@h/t", "invalid_authority"),
+            ("http://user:hunter2@h/t", "authority_not_https"),
+            ("user:hunter2@h/t", "authority_not_https"),
+            ("//user:hunter2@h/t", "invalid_authority"),
+            ("https://user:hunter2@/t?secret=hunter2", "invalid_authority"),
+            ("https://h/?secret=hunter2", "authority_without_tenant"),
+            ("https://h/{72f988bf-86f1-41af-91ab-2d7cd011db47}", "invalid_authority"),
+            ("https://h/a%2fb", "invalid_authority"),
+            ("https://h/t t", "invalid_authority"),
             ("https://h/adfs", "unsupported_authority"),
             ("https://c.b2clogin.com/t/p", "unsupported_authority"),
             ("https://h/t/B2C_1_signin", "unsupported_authority"),
@@ -239,6 +262,28 @@ mod tests {
         for tenant in ["common", "Organizations", "consumers", "9188040d-6c67-4c5b-b112-36a304b66dad"] {
             assert!(Authority::parse(&format!("https://h/{tenant}")).unwrap().require_tenant().is_err());
         }
+    }
+
+    #[test]
+    fn a_tenant_is_no_way_to_another_endpoint() {
+        let own = Authority::parse("https://h/t").unwrap();
+        assert_eq!(own.with_tenant("Other.Example").unwrap().url(), "https://h/other.example/");
+        for tenant in ["", "..", "a/b", "../x", "x/../common", "a?b", "a#b", "a\\b", "%2e%2e", "a b", "@evil"]
+        {
+            assert!(own.with_tenant(tenant).is_err(), "{tenant:?}");
+        }
+    }
+
+    #[test]
+    fn a_tenant_id_has_one_form() {
+        let id = |tenant: &str| {
+            Authority::parse(&format!("https://h/{tenant}")).unwrap().tenant_id().map(str::to_owned)
+        };
+        let guid = "72f988bf-86f1-41af-91ab-2d7cd011db47";
+        assert_eq!(id(guid).as_deref(), Some(guid));
+        assert_eq!(id(&guid.to_uppercase()).as_deref(), Some(guid));
+        assert_eq!(id(&guid.replace('-', "")), None);
+        assert_eq!(id("contoso.example"), None);
     }
 
     #[test]

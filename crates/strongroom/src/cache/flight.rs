@@ -1,47 +1,81 @@
 //! Single flight: of all who want the same token at the same time, one asks and the others share the answer.
 //!
-//! Here within one process. Where a leader's caller goes away, the next in line leads.
+//! Here within one process. Where a leader's caller goes away, the next in line leads; where a leader is neither
+//! polled nor dropped, the others lose patience and ask for themselves.
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
+use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use crate::Error;
+use crate::{Error, wait};
 
 /// The flights that are under way, by what they fetch.
 #[derive(Debug, Default)]
 pub(crate) struct Flights(Mutex<HashMap<String, Arc<Flight>>>);
 
-type Flight = OnceCell<Result<Landed, Error>>;
+#[derive(Debug, Default)]
+struct Flight {
+    outcome: OnceCell<Result<Landed, Error>>,
+    /// How many callers are aboard. Changed only under the lock of the board.
+    aboard: AtomicUsize,
+}
+
 type Landed = Arc<dyn std::any::Any + Send + Sync>;
 
 impl Flights {
     /// The outcome of `fetch`, or of the same fetch that is already under way. The second value says whether it
-    /// was shared.
+    /// was shared. Who has waited for another caller longer than `patience` fetches for itself.
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
-    pub(crate) async fn join<T, F>(&self, key: &str, fetch: F) -> (Result<Arc<T>, Error>, bool)
+    pub(crate) async fn join<T, F>(
+        &self,
+        key: &str,
+        patience: Duration,
+        fetch: impl Fn() -> F,
+    ) -> (Result<Arc<T>, Error>, bool)
     where
         T: Send + Sync + 'static,
         F: Future<Output = Result<T, Error>>,
     {
-        let flight = Arc::clone(self.flights().entry(key.to_owned()).or_default());
-        let boarding = Boarding { flights: self, key, flight: &flight };
-        let mut led = false;
-        let outcome = flight
-            .get_or_init(|| async {
-                led = true;
-                fetch.await.map(|landed| Arc::new(landed) as Landed)
+        let boarding = self.board(key);
+        let leads = AtomicBool::new(false);
+        let landed = {
+            let mut landing = pin!(boarding.flight.outcome.get_or_init(|| async {
+                leads.store(true, Ordering::Relaxed);
+                fetch().await.map(|landed| Arc::new(landed) as Landed)
+            }));
+            let mut alarm = pin!(wait::sleep(patience));
+            std::future::poll_fn(|context| match landing.as_mut().poll(context) {
+                Poll::Ready(landed) => Poll::Ready(Some(landed.clone())),
+                // A leader is bounded by its own request.
+                Poll::Pending if leads.load(Ordering::Relaxed) => Poll::Pending,
+                Poll::Pending => alarm.as_mut().poll(context).map(|()| None),
             })
             .await
-            .clone();
+        };
         drop(boarding);
-        let landed = outcome.map(|landed| {
+        let Some(landed) = landed else { return (fetch().await.map(Arc::new), false) };
+        let landed = landed.map(|landed| {
             // A key belongs to one kind of fetch, so the type is always the caller's.
             landed.downcast::<T>().expect("flights of one key fetch one type")
         });
-        (landed, !led)
+        (landed, !leads.load(Ordering::Relaxed))
+    }
+
+    fn board<'a>(&'a self, key: &'a str) -> Boarding<'a> {
+        let mut flights = self.flights();
+        let flight = flights.entry(key.to_owned()).or_default();
+        // An outcome is shared by those who waited for it, never by those who come later.
+        if flight.outcome.initialized() {
+            *flight = Arc::default();
+        }
+        flight.aboard.fetch_add(1, Ordering::Relaxed);
+        Boarding { flights: self, key, flight: Arc::clone(flight) }
     }
 
     fn flights(&self) -> MutexGuard<'_, HashMap<String, Arc<Flight>>> {
@@ -54,15 +88,15 @@ impl Flights {
 struct Boarding<'a> {
     flights: &'a Flights,
     key: &'a str,
-    flight: &'a Arc<Flight>,
+    flight: Arc<Flight>,
 }
 
 impl Drop for Boarding<'_> {
     fn drop(&mut self) {
         let mut flights = self.flights.flights();
-        // The map holds one reference and this caller one.
-        let over = self.flight.initialized() || Arc::strong_count(self.flight) <= 2;
-        if over && flights.get(self.key).is_some_and(|flight| Arc::ptr_eq(flight, self.flight)) {
+        let was_last = self.flight.aboard.fetch_sub(1, Ordering::Relaxed) == 1;
+        let over = was_last || self.flight.outcome.initialized();
+        if over && flights.get(self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
             flights.remove(self.key);
         }
     }
@@ -71,11 +105,12 @@ impl Drop for Boarding<'_> {
 #[cfg(test)]
 mod tests {
     use std::pin::pin;
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::task::{Context, Poll, Waker};
+    use std::task::{Context, Waker};
 
     use super::*;
     use crate::block_on;
+
+    const LONG: Duration = Duration::from_secs(600);
 
     #[tokio::test]
     async fn all_who_ask_at_once_share_one_fetch() {
@@ -83,16 +118,16 @@ mod tests {
         let fetches = AtomicUsize::new(0);
         let (release, gate) = tokio::sync::watch::channel(false);
         let ask = || {
-            let mut gate = gate.clone();
+            let gate = gate.clone();
             let fetches = &fetches;
             let flights = &flights;
             async move {
-                let fetch = async {
+                let fetch = || async {
                     fetches.fetch_add(1, Ordering::Relaxed);
-                    gate.wait_for(|open| *open).await.unwrap();
+                    gate.clone().wait_for(|open| *open).await.unwrap();
                     Ok(7)
                 };
-                let (outcome, shared) = flights.join("key", fetch).await;
+                let (outcome, shared) = flights.join("key", LONG, fetch).await;
                 (*outcome.unwrap(), shared)
             }
         };
@@ -108,9 +143,9 @@ mod tests {
     fn when_the_leader_goes_away_the_next_one_leads() {
         let flights = Flights::default();
         let mut context = Context::from_waker(Waker::noop());
-        let mut leader = Box::pin(flights.join::<u8, _>("key", std::future::pending()));
+        let mut leader = Box::pin(flights.join::<u8, _>("key", LONG, std::future::pending));
         assert!(leader.as_mut().poll(&mut context).is_pending());
-        let mut next = pin!(flights.join("key", async { Ok(1_u8) }));
+        let mut next = pin!(flights.join("key", LONG, || async { Ok(1_u8) }));
         assert!(next.as_mut().poll(&mut context).is_pending());
         drop(leader);
         let Poll::Ready((outcome, shared)) = next.as_mut().poll(&mut context) else {
@@ -121,19 +156,45 @@ mod tests {
     }
 
     #[test]
+    fn a_leader_that_nobody_polls_holds_the_others_up_only_for_a_while() {
+        let flights = Flights::default();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut leader = Box::pin(flights.join::<u8, _>("key", LONG, std::future::pending));
+        assert!(leader.as_mut().poll(&mut context).is_pending());
+        let impatient = flights.join("key", Duration::from_millis(1), || async { Ok(1_u8) });
+        let (outcome, shared) = block_on(impatient);
+        assert_eq!((*outcome.unwrap(), shared), (1, false));
+        drop(leader);
+        assert!(flights.flights().is_empty());
+    }
+
+    #[test]
+    fn callers_that_all_go_away_leave_nothing_behind() {
+        let flights = Flights::default();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut callers: Vec<_> =
+            (0..3).map(|_| Box::pin(flights.join::<u8, _>("key", LONG, std::future::pending))).collect();
+        for caller in &mut callers {
+            assert!(caller.as_mut().poll(&mut context).is_pending());
+        }
+        drop(callers);
+        assert!(flights.flights().is_empty());
+    }
+
+    #[test]
     fn a_failure_is_shared_and_the_next_caller_tries_again() {
         let flights = Flights::default();
-        let failing = async { Err::<u8, _>(Error::new(crate::ErrorKind::Network, "test", "no")) };
-        assert!(block_on(flights.join("key", failing)).0.is_err());
-        assert_eq!(*block_on(flights.join("key", async { Ok(2_u8) })).0.unwrap(), 2);
+        let failing = || async { Err::<u8, _>(Error::new(crate::ErrorKind::Network, "test", "no")) };
+        assert!(block_on(flights.join("key", LONG, failing)).0.is_err());
+        assert_eq!(*block_on(flights.join("key", LONG, || async { Ok(2_u8) })).0.unwrap(), 2);
     }
 
     #[test]
     fn a_slow_key_does_not_delay_another() {
         let flights = Flights::default();
         let mut context = Context::from_waker(Waker::noop());
-        let mut slow = pin!(flights.join::<u8, _>("slow", std::future::pending()));
+        let mut slow = pin!(flights.join::<u8, _>("slow", LONG, std::future::pending));
         assert!(slow.as_mut().poll(&mut context).is_pending());
-        assert_eq!(*block_on(flights.join("fast", async { Ok(3_u8) })).0.unwrap(), 3);
+        assert_eq!(*block_on(flights.join("fast", LONG, || async { Ok(3_u8) })).0.unwrap(), 3);
     }
 }

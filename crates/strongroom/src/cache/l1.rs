@@ -50,13 +50,7 @@ impl L1 {
     }
 
     pub(super) fn insert(&self, key: CredentialKey, token: Arc<AccessToken>, generation: u64) {
-        let bytes = OVERHEAD
-            + 2 * key.as_str().len()
-            + token.secret.len()
-            + token.client_id.len()
-            + token.realm.len()
-            + token.environment.len()
-            + token.target.iter().map(str::len).sum::<usize>();
+        let bytes = weight(&key, &token);
         if bytes > self.bound {
             return;
         }
@@ -83,6 +77,17 @@ impl L1 {
             }
         }
     }
+}
+
+/// What a token costs in memory, about.
+pub(super) fn weight(key: &CredentialKey, token: &AccessToken) -> usize {
+    OVERHEAD
+        + 2 * key.as_str().len()
+        + token.secret.len()
+        + token.client_id.len()
+        + token.realm.len()
+        + token.environment.len()
+        + token.target.iter().map(str::len).sum::<usize>()
 }
 
 #[cfg(test)]

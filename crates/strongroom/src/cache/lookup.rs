@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::l1::L1;
-use super::stats::Counters;
+use super::unsaved::Unsaved;
 use crate::Error;
 use crate::schema::{AccessToken, Credential, CredentialKey, Environments, Partition, Scopes, TokenScheme};
 use crate::store::CredentialStore;
@@ -79,6 +79,10 @@ impl AccessTokenRequest {
         &self.environments
     }
 
+    fn looks_in(&self, partition: &Partition) -> bool {
+        self.places.iter().any(|(_, own)| own == partition)
+    }
+
     fn is_answered_by(&self, token: &AccessToken) -> bool {
         token.scheme == TokenScheme::Bearer
             && token.extended.is_none()
@@ -100,65 +104,121 @@ pub(super) fn usable(token: &AccessToken, now: UnixSeconds) -> Result<(), MissRe
 pub(super) async fn find(
     store: &dyn CredentialStore,
     l1: &L1,
-    counters: &Counters,
+    unsaved: &Unsaved,
     now: UnixSeconds,
     request: &AccessTokenRequest,
-) -> Result<Lookup, Error> {
-    // Asked before anything is read: what changes in between makes the entry void, not stale.
+) -> Result<Answer, Error> {
+    let mut best = Best { now, hit: None, reason: MissReason::Absent };
+    // First, because what could not be stored is as a rule newer than what is stored.
+    for kept in unsaved.candidates(|kept| request.looks_in(&kept.partition)) {
+        best.consider(
+            Hit { token: kept.token, tier: Tier::Memory, not_persisted: Some(kept.error) },
+            request,
+        );
+    }
+    match find_stored(store, l1, request, &mut best).await {
+        Ok(()) => {}
+        // A cache that cannot be read any more takes nothing away from who has a token.
+        Err(error) if best.hit.is_some() => tracing::warn!(%error, "the cache cannot be read"),
+        Err(error) => return Err(error),
+    }
+    Ok(best.hit.map_or(Answer::Miss(best.reason), Answer::Hit))
+}
+
+async fn find_stored(
+    store: &dyn CredentialStore,
+    l1: &L1,
+    request: &AccessTokenRequest,
+    best: &mut Best,
+) -> Result<(), Error> {
+    // Asked before anything is read: what changes in between makes an L1 entry void, not stale. The first look-up
+    // of a document loads it and has no generation before that, so what it finds is not kept.
     let generation = store.generation()?;
     if let Some(generation) = generation
         && let Some(token) = l1.get(request.key(), generation)
-        && usable(&token, now).is_ok()
+        && request.environments.contains(&token.environment)
+        && usable(&token, best.now).is_ok()
     {
-        counters.hit_in_memory();
-        return Ok(Lookup::Hit(token));
+        best.consider(Hit { token, tier: Tier::Memory, not_persisted: None }, request);
+        return Ok(());
     }
-    let mut best = Best { now, token: None, reason: MissReason::Absent };
+    let mut stored = Best { now: best.now, hit: None, reason: best.reason };
     for (key, _) in &request.places {
         if let Some(record) = store.get(key).await? {
-            best.consider(record.credential, request);
+            stored.consider_record(record.credential, request);
         }
     }
-    if best.token.is_none() {
+    if stored.hit.is_none() {
         for (_, partition) in &request.places {
             for record in store.list(partition).await? {
-                best.consider(record.credential, request);
+                stored.consider_record(record.credential, request);
             }
         }
     }
-    let Some(token) = best.token.map(Arc::new) else {
-        return Ok(Lookup::Miss(best.reason));
-    };
-    // The first look-up of a document loads it, and has no generation before that.
-    let generation = match generation {
-        Some(generation) => Some(generation),
-        None => store.generation()?,
-    };
-    if let Some(generation) = generation {
-        l1.insert(request.key().clone(), Arc::clone(&token), generation);
+    best.reason = stored.reason;
+    if let Some(hit) = stored.hit {
+        if let Some(generation) = generation {
+            l1.insert(request.key().clone(), Arc::clone(&hit.token), generation);
+        }
+        best.consider(hit, request);
     }
-    counters.hit_in_store();
-    Ok(Lookup::Hit(token))
+    Ok(())
+}
+
+/// What was found, and where.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Hit(Hit),
+    Miss(MissReason),
+}
+
+#[derive(Debug)]
+pub(crate) struct Hit {
+    pub(crate) token: Arc<AccessToken>,
+    pub(super) tier: Tier,
+    /// Why the token is in memory alone, if it could not be stored.
+    pub(crate) not_persisted: Option<Error>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tier {
+    Memory,
+    Store,
+}
+
+impl From<Answer> for Lookup {
+    fn from(answer: Answer) -> Self {
+        match answer {
+            Answer::Hit(hit) => Self::Hit(hit.token),
+            Answer::Miss(reason) => Self::Miss(reason),
+        }
+    }
 }
 
 /// The newest of the tokens that answer and are valid.
 struct Best {
     now: UnixSeconds,
-    token: Option<AccessToken>,
+    hit: Option<Hit>,
     reason: MissReason,
 }
 
 impl Best {
-    fn consider(&mut self, credential: Credential, request: &AccessTokenRequest) {
-        let Some(token) = credential.into_access_token().filter(|token| request.is_answered_by(token)) else {
+    fn consider(&mut self, hit: Hit, request: &AccessTokenRequest) {
+        if !request.is_answered_by(&hit.token) {
             return;
-        };
-        match usable(&token, self.now) {
-            Ok(()) if self.token.as_ref().is_none_or(|best| best.cached_at < token.cached_at) => {
-                self.token = Some(token);
+        }
+        match usable(&hit.token, self.now) {
+            Ok(()) if self.hit.as_ref().is_none_or(|best| best.token.cached_at < hit.token.cached_at) => {
+                self.hit = Some(hit);
             }
             Ok(()) => {}
             Err(reason) => self.reason = reason,
+        }
+    }
+
+    fn consider_record(&mut self, credential: Credential, request: &AccessTokenRequest) {
+        if let Some(token) = credential.into_access_token() {
+            self.consider(Hit { token: Arc::new(token), tier: Tier::Store, not_persisted: None }, request);
         }
     }
 }

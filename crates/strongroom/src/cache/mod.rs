@@ -9,6 +9,7 @@ mod l1;
 mod lookup;
 mod state;
 mod stats;
+mod unsaved;
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,15 +17,18 @@ use std::sync::Arc;
 pub(crate) use self::flight::Flights;
 use self::l1::L1;
 pub use self::lookup::{AccessTokenRequest, Lookup, MissReason};
+#[cfg_attr(not(feature = "client"), allow(unused_imports))]
+pub(crate) use self::lookup::{Answer, Hit};
 pub(crate) use self::state::AuthorityRecord;
 use self::state::State;
 use self::stats::Counters;
 pub use self::stats::Stats;
-use crate::Error;
+use self::unsaved::Unsaved;
 use crate::persistence::Persistence;
-use crate::schema::{AccessToken, AppMetadata, Change, Credential, Dialect, Environments};
+use crate::schema::{AccessToken, AppMetadata, Change, Credential, CredentialKey, Dialect, Environments};
 use crate::store::{CredentialStore, DocumentStore, MemoryStore, Outcome, StoreInfo};
 use crate::time::{Clock, SystemClock, UnixSeconds};
+use crate::{Error, ErrorKind};
 
 /// A cache of tokens: a bounded memory in front of a [`CredentialStore`].
 ///
@@ -49,6 +53,7 @@ struct Inner {
     clock: Arc<dyn Clock>,
     dialect: Option<Dialect>,
     l1: L1,
+    unsaved: Unsaved,
     state: State,
     counters: Counters,
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
@@ -103,13 +108,39 @@ impl TokenCache {
     /// # Errors
     /// The store cannot be read, or holds something that is no cache.
     pub async fn find_access_token(&self, request: &AccessTokenRequest) -> Result<Lookup, Error> {
-        let lookup = lookup::find(&*self.0.store, &self.0.l1, &self.0.counters, self.now(), request).await?;
-        self.0.counters.count(&lookup);
-        Ok(lookup)
+        let answer = self.look(request).await?;
+        self.0.counters.count(&answer);
+        Ok(answer.into())
+    }
+
+    /// As [`find_access_token`](Self::find_access_token), not counted.
+    pub(crate) async fn look(&self, request: &AccessTokenRequest) -> Result<Answer, Error> {
+        lookup::find(&*self.0.store, &self.0.l1, &self.0.unsaved, self.now(), request).await
+    }
+
+    /// As [`look`](Self::look), by someone who is about to write: a reader reports a damaged document, a writer has
+    /// it moved aside and goes on.
+    #[cfg_attr(not(feature = "client"), allow(dead_code))]
+    pub(crate) async fn look_to_write(&self, request: &AccessTokenRequest) -> Result<Answer, Error> {
+        let is_damaged = |error: &Error| error.kind() == ErrorKind::Unusable && error.code() == "damaged";
+        let answer = self.look(request).await;
+        if !answer.as_ref().is_err_and(is_damaged) {
+            return answer;
+        }
+        match self.0.store.apply(&Change::new(self.now())).await {
+            Ok(_) => self.look(request).await,
+            Err(error) if is_damaged(&error) => Err(error),
+            Err(error) => {
+                tracing::warn!(%error, "the cache is damaged and cannot be mended now");
+                Ok(Answer::Miss(MissReason::Absent))
+            }
+        }
     }
 
     /// Stores a token as one change, removing on the way what has expired. `environments` says which hosts are
     /// equal to the token's.
+    ///
+    /// A token that cannot be stored is served from the memory of this cache as long as it lasts.
     ///
     /// # Errors
     /// The token could not be stored; the store is as it was.
@@ -124,8 +155,9 @@ impl TokenCache {
             environment: token.environment.clone(),
             family_id: None,
         };
+        let key = CredentialKey::of_access_token(&token);
         let mut change = Change::new(self.now())
-            .put(Credential::AccessToken(token))
+            .put(Credential::AccessToken(token.clone()))
             .put(Credential::AppMetadata(app))
             .environments(environments.clone())
             .sweep_expired();
@@ -134,6 +166,7 @@ impl TokenCache {
         }
         match self.0.store.apply(&change).await {
             Ok(Outcome::Applied { swept }) => {
+                self.0.unsaved.forget(&key);
                 self.0.counters.stored(swept);
                 Ok(())
             }
@@ -141,6 +174,7 @@ impl TokenCache {
             Ok(Outcome::Lost(_)) => Ok(()),
             Err(error) => {
                 self.0.counters.not_stored();
+                self.0.unsaved.keep(token, error.clone(), self.now());
                 Err(error)
             }
         }
@@ -208,6 +242,7 @@ impl TokenCacheBuilder {
             clock: self.clock,
             dialect: self.dialect,
             l1: L1::new(self.l1_bytes),
+            unsaved: Unsaved::new(self.l1_bytes),
             counters: Counters::default(),
             flights: Flights::default(),
         }))

@@ -14,7 +14,7 @@ use crate::persistence::lock::{DocumentLock, LockPaths};
 use crate::persistence::{Fence, FilePersistence, Persistence, Revision, Saved};
 use crate::{Error, SecretBytes, UnixSeconds};
 
-/// How many authorities are remembered; the longest unused go first.
+/// How many authorities are remembered; the oldest go first.
 const MOST_AUTHORITIES: usize = 256;
 /// The file is small by nature.
 const LARGEST: u64 = 1024 * 1024;
@@ -33,6 +33,8 @@ pub(super) struct State {
 struct Seen {
     content: Content,
     revision: Option<Revision>,
+    /// What could not be written: it holds in this process all the same.
+    unsaved: BTreeMap<String, AuthorityRecord>,
 }
 
 /// The file. Fields of later versions are kept.
@@ -53,6 +55,10 @@ pub(crate) struct AuthorityRecord {
     pub(crate) preferred_cache: Option<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) aliases: Vec<String>,
+    /// Whether the cloud was asked about the host. Where it was not, because the application trusts the host as it
+    /// is, the record is no answer for an application that does not.
+    #[serde(default)]
+    pub(crate) instance_discovery: bool,
     /// Unix seconds.
     pub(crate) fetched_at: i64,
 }
@@ -78,24 +84,33 @@ impl State {
 
     pub(super) async fn authority(&self, authority: &str) -> Option<AuthorityRecord> {
         self.refresh().await;
-        self.seen().content.authorities.get(authority).cloned()
+        let seen = self.seen();
+        let records = [seen.unsaved.get(authority), seen.content.authorities.get(authority)];
+        records.into_iter().flatten().max_by_key(|record| record.fetched_at).cloned()
     }
 
     pub(super) async fn remember_authority(&self, authority: &str, record: AuthorityRecord) {
         let change = |content: &mut Content| {
             content.authorities.insert(authority.to_owned(), record.clone());
-            while content.authorities.len() > MOST_AUTHORITIES {
-                let oldest = content.authorities.iter().min_by_key(|(_, record)| record.fetched_at);
-                let Some(oldest) = oldest.map(|(name, _)| name.clone()) else { break };
-                content.authorities.remove(&oldest);
-            }
+            keep_the_newest(&mut content.authorities);
         };
         // In memory it holds whatever becomes of the file.
-        change(&mut self.seen().content);
-        if let Some(file) = &self.file
-            && let Err(error) = self.write(file, change).await
         {
-            tracing::debug!(%error, "the authority could not be remembered for other processes");
+            let mut seen = self.seen();
+            seen.unsaved.insert(authority.to_owned(), record.clone());
+            keep_the_newest(&mut seen.unsaved);
+        }
+        let Some(file) = &self.file else { return };
+        match self.write(file, change).await {
+            Ok(true) => {
+                self.seen().unsaved.remove(authority);
+            }
+            Ok(false) => {
+                tracing::debug!("the authority could not be remembered: others keep writing the file")
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the authority could not be remembered for other processes")
+            }
         }
     }
 
@@ -107,12 +122,13 @@ impl State {
             return;
         }
         match read(file).await {
-            Ok((content, revision)) => *self.seen() = Seen { content, revision: Some(revision) },
+            Ok((content, revision)) => self.saw(content, revision),
             Err(error) => tracing::debug!(%error, "what was remembered beside the cache cannot be read"),
         }
     }
 
-    async fn write(&self, file: &FilePersistence, change: impl Fn(&mut Content)) -> Result<(), Error> {
+    /// Makes a change; `false` if others were faster each time.
+    async fn write(&self, file: &FilePersistence, change: impl Fn(&mut Content)) -> Result<bool, Error> {
         let lock = DocumentLock::acquire(&self.lock, LOCK_TIMEOUT).await?;
         for _ in 0..8 {
             // A file that cannot be understood is replaced: nothing in it is missed.
@@ -124,15 +140,29 @@ impl State {
             let bytes = SecretBytes::from(serde_json::to_vec(&content).unwrap_or_default());
             let still_held = || lock.still_held();
             if let Saved::Saved(revision) = file.save(&bytes, &revision, &Fence::new(&still_held)).await? {
-                *self.seen() = Seen { content, revision: Some(revision) };
-                return Ok(());
+                self.saw(content, revision);
+                return Ok(true);
             }
         }
-        Ok(())
+        Ok(false)
+    }
+
+    fn saw(&self, content: Content, revision: Revision) {
+        let mut seen = self.seen();
+        seen.content = content;
+        seen.revision = Some(revision);
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn keep_the_newest(authorities: &mut BTreeMap<String, AuthorityRecord>) {
+    while authorities.len() > MOST_AUTHORITIES {
+        let oldest = authorities.iter().min_by_key(|(_, record)| record.fetched_at);
+        let Some(oldest) = oldest.map(|(name, _)| name.clone()) else { break };
+        authorities.remove(&oldest);
     }
 }
 

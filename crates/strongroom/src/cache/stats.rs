@@ -2,13 +2,13 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::lookup::{Lookup, MissReason};
+use super::lookup::{Answer, MissReason, Tier};
 
 /// What a cache has done since it was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Look-ups answered from memory.
+    /// Look-ups answered from memory. A look-up is a call, however many places it looked in.
     pub hits_in_memory: u64,
     /// Look-ups answered from the store.
     pub hits_in_store: u64,
@@ -24,13 +24,13 @@ pub struct Stats {
     pub misses_claims: u64,
     /// Tokens that came from the identity provider.
     pub from_identity_provider: u64,
-    /// Callers that shared a request of another one.
+    /// Callers that shared a request of another one, whatever came of it, or found its token after a miss.
     pub shared: u64,
-    /// Requests that the identity provider refused or that did not reach it.
+    /// Calls that asked for a token of the identity provider and got none; those that shared are not counted.
     pub failed: u64,
     /// Tokens stored.
     pub stored: u64,
-    /// Tokens that could not be stored.
+    /// Tokens that could not be stored, and are served from memory as long as they last.
     pub not_stored: u64,
     /// Expired access tokens removed.
     pub swept: u64,
@@ -68,17 +68,12 @@ counters!(
 
 #[cfg_attr(not(feature = "client"), allow(dead_code))]
 impl Counters {
-    pub(super) fn hit_in_memory(&self) {
-        add(&self.hits_in_memory, 1);
-    }
-
-    pub(super) fn hit_in_store(&self) {
-        add(&self.hits_in_store, 1);
-    }
-
-    pub(super) fn count(&self, lookup: &Lookup) {
-        if let Lookup::Miss(reason) = lookup {
-            self.missed(*reason);
+    /// Counts a look-up: once for each call of a user, however many places were looked in.
+    pub(crate) fn count(&self, answer: &Answer) {
+        match answer {
+            Answer::Hit(hit) if hit.tier == Tier::Memory => add(&self.hits_in_memory, 1),
+            Answer::Hit(_) => add(&self.hits_in_store, 1),
+            Answer::Miss(reason) => self.missed(*reason),
         }
     }
 
@@ -93,8 +88,12 @@ impl Counters {
         add(counter, 1);
     }
 
-    pub(crate) fn fetched(&self, shared: bool) {
-        add(if shared { &self.shared } else { &self.from_identity_provider }, 1);
+    pub(crate) fn fetched(&self) {
+        add(&self.from_identity_provider, 1);
+    }
+
+    pub(crate) fn shared(&self) {
+        add(&self.shared, 1);
     }
 
     pub(crate) fn failed(&self) {

@@ -10,10 +10,10 @@ use uuid::Uuid;
 use super::confidential::{ConfidentialClientApplication, ConfigurationError, Shared};
 use super::result::{AuthenticationResult, TokenSource};
 use crate::authority::{Authority, Metadata};
-use crate::cache::{AccessTokenRequest, Lookup, MissReason};
+use crate::cache::{AccessTokenRequest, Answer, Hit, MissReason};
 use crate::oauth::{RefreshReason, TokenRequest, TokenResponse};
 use crate::schema::{AccessToken, Scopes, TokenScheme};
-use crate::{Error, block_on};
+use crate::{Error, UnixSeconds, block_on};
 
 /// A request for an application's own token; `.await` it or call [`blocking`](Self::blocking).
 ///
@@ -80,31 +80,26 @@ impl AcquireTokenForClient {
         let authority = authority_for(&shared, self.tenant.as_deref())?;
         let claims = merge_claims(&shared.client_capabilities, self.claims.as_deref())?;
 
-        let reason = if self.force_refresh {
+        let forced = if self.force_refresh {
             Some(MissReason::Forced)
         } else {
             self.claims.is_some().then_some(MissReason::Claims)
         };
-        let reason = match reason {
+        let reason = match forced {
             Some(reason) => {
                 shared.cache.counters().missed(reason);
                 reason
             }
-            None => match look_up(&shared, &authority, &self.scopes).await? {
-                Lookup::Hit(token) => return Ok(shared.served(token)),
-                Lookup::Miss(reason) => reason,
-            },
+            None => {
+                let answer = look_up(&shared, &authority, &self.scopes, Purpose::Write).await?;
+                shared.cache.counters().count(&answer);
+                match answer {
+                    Answer::Hit(hit) => return Ok(shared.served(hit)),
+                    Answer::Miss(reason) => reason,
+                }
+            }
         };
 
-        // What distinguishes one request from another; the credential is the application's own.
-        let flight = format!(
-            "{}|{}|{}|{:?}|{}",
-            shared.client_id,
-            authority.url(),
-            self.scopes.canonical(),
-            claims,
-            self.force_refresh
-        );
         let fetch = Fetch {
             shared: &shared,
             authority: &authority,
@@ -113,19 +108,28 @@ impl AcquireTokenForClient {
             reason,
             correlation_id: self.correlation_id.unwrap_or_else(|| Uuid::new_v4().to_string()),
         };
-        let (outcome, was_shared) = shared.cache.flights().join(&flight, fetch.run()).await;
-        match outcome {
-            Ok(result) => {
-                if result.token_source() == TokenSource::IdentityProvider {
-                    shared.cache.counters().fetched(was_shared);
-                }
-                Ok((*result).clone())
-            }
-            Err(error) => {
-                shared.cache.counters().failed();
-                Err(error)
-            }
+        // What distinguishes one request from another.
+        let flight = format!(
+            "{:?}",
+            (
+                &shared.distinction,
+                authority.url(),
+                self.scopes.canonical(),
+                &claims,
+                fetch.is_past_the_cache()
+            )
+        );
+        // Longer than a request of its own would take nobody waits for that of another.
+        let (outcome, was_shared) =
+            shared.cache.flights().join(&flight, shared.timeout, || fetch.run()).await;
+        let counters = shared.cache.counters();
+        match &outcome {
+            _ if was_shared => counters.shared(),
+            Ok(result) if result.token_source() == TokenSource::IdentityProvider => counters.fetched(),
+            Ok(_) => counters.shared(),
+            Err(_) => counters.failed(),
         }
+        outcome.map(|result| (*result).clone())
     }
 }
 
@@ -149,16 +153,19 @@ struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    async fn run(self) -> Result<AuthenticationResult, Error> {
+    fn is_past_the_cache(&self) -> bool {
+        matches!(self.reason, MissReason::Forced | MissReason::Claims)
+    }
+
+    async fn run(&self) -> Result<AuthenticationResult, Error> {
         let shared = self.shared;
         let exchange = shared.exchange(&self.correlation_id);
         let metadata = shared.metadata(self.authority, &exchange).await?;
-        let past_the_cache = matches!(self.reason, MissReason::Forced | MissReason::Claims);
-        if !past_the_cache {
+        if !self.is_past_the_cache() {
             // Another flight may just have landed, or discovery may have told under which names to look.
             let request = cache_request(shared, &metadata, self.scopes);
-            if let Lookup::Hit(token) = shared.cache.find_access_token(&request).await? {
-                return Ok(shared.served(token));
+            if let Answer::Hit(hit) = shared.cache.look_to_write(&request).await? {
+                return Ok(shared.served(hit));
             }
         }
         let request = TokenRequest {
@@ -181,7 +188,8 @@ impl Fetch<'_> {
         );
         let response = exchange.with_retry(|| request.to_http()).await?;
         let now = shared.cache.now();
-        let token = access_token(shared, &metadata, self.scopes, TokenResponse::read(response, now)?);
+        let response = TokenResponse::read(response, &shared.credential, now)?;
+        let token = access_token(shared, &metadata, self.scopes, response, now);
         let stored = shared.cache.store_access_token(token.clone(), &metadata.environments).await;
         if let Err(error) = &stored {
             tracing::warn!(
@@ -195,9 +203,16 @@ impl Fetch<'_> {
 }
 
 impl Shared {
-    pub(super) fn served(&self, token: Arc<AccessToken>) -> AuthenticationResult {
-        AuthenticationResult::new(token, TokenSource::Cache, self.cache.now(), None)
+    pub(super) fn served(&self, hit: Hit) -> AuthenticationResult {
+        AuthenticationResult::new(hit.token, TokenSource::Cache, self.cache.now(), hit.not_persisted)
     }
+}
+
+/// Whether a look-up may end in a write. A writer has a damaged document moved aside, a reader reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Read,
+    Write,
 }
 
 /// Looks into the cache, without the network.
@@ -205,14 +220,20 @@ pub(super) async fn look_up(
     shared: &Shared,
     authority: &Authority,
     scopes: &Scopes,
-) -> Result<Lookup, Error> {
+    purpose: Purpose,
+) -> Result<Answer, Error> {
+    let look = async |request: AccessTokenRequest| match purpose {
+        Purpose::Read => shared.cache.look(&request).await,
+        Purpose::Write => shared.cache.look_to_write(&request).await,
+    };
+    let mut reason = MissReason::Absent;
     // A tenant by its id is found under the authority's own host before anything of it has to be known.
     if let Some(realm) = authority.tenant_id() {
         let request =
             AccessTokenRequest::for_app(&shared.client_id, &authority.environments(), realm, scopes.clone());
-        let lookup = shared.cache.find_access_token(&request).await?;
-        if matches!(lookup, Lookup::Hit(_)) || authority.is_built_in() {
-            return Ok(lookup);
+        match look(request).await? {
+            Answer::Miss(found) if !authority.is_built_in() => reason = found,
+            answer => return Ok(answer),
         }
     }
     match shared.known_metadata(authority).await {
@@ -220,10 +241,10 @@ pub(super) async fn look_up(
         Some(metadata)
             if authority.tenant_id().is_some() && metadata.environments == authority.environments() =>
         {
-            Ok(Lookup::Miss(MissReason::Absent))
+            Ok(Answer::Miss(reason))
         }
-        Some(metadata) => shared.cache.find_access_token(&cache_request(shared, &metadata, scopes)).await,
-        None => Ok(Lookup::Miss(MissReason::Absent)),
+        Some(metadata) => look(cache_request(shared, &metadata, scopes)).await,
+        None => Ok(Answer::Miss(reason)),
     }
 }
 
@@ -253,14 +274,14 @@ fn access_token(
     metadata: &Metadata,
     requested: &Scopes,
     response: TokenResponse,
+    now: UnixSeconds,
 ) -> AccessToken {
-    let now = shared.cache.now();
     AccessToken {
         home_account_id: None,
         environment: metadata.environments.own().to_owned(),
         client_id: shared.client_id.clone(),
         realm: metadata.realm.clone(),
-        target: response.scope.as_deref().map_or_else(|| requested.clone(), Scopes::parse),
+        target: granted(requested, response.scope.as_deref()),
         secret: response.access_token,
         token_type: response.token_type,
         scheme: TokenScheme::Bearer,
@@ -271,6 +292,14 @@ fn access_token(
         user_assertion_hash: None,
         extended: None,
     }
+}
+
+/// The scopes that a token is stored under. Those that the provider names, where it names any; but `.default` stands
+/// for whatever they are, so it stays, or the same request would never find the token again.
+fn granted(requested: &Scopes, response: Option<&str>) -> Scopes {
+    let Some(response) = response else { return requested.clone() };
+    let defaults = requested.iter().filter(|scope| scope.ends_with("/.default"));
+    defaults.chain(response.split_whitespace()).collect()
 }
 
 /// The `claims` parameter: the capabilities of the client, merged deeply with a challenge.

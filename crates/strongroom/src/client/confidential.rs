@@ -49,9 +49,11 @@ pub(super) struct Shared {
     pub(super) cache: TokenCache,
     discovery: Discovery,
     transport: OnceLock<Arc<dyn Transport>>,
-    timeout: Duration,
+    pub(super) timeout: Duration,
     application: Application,
     pub(super) client_capabilities: Vec<String>,
+    /// What sets this application's requests apart from those of others that share the cache.
+    pub(super) distinction: String,
 }
 
 /// Sets up a [`ConfidentialClientApplication`].
@@ -197,6 +199,20 @@ impl ConfidentialClientApplicationBuilder {
         }
         let authority = Authority::parse(&self.authority)?;
         authority.require_tenant()?;
+        // Equal applications share a request; one with another secret, another way to the provider or another idea
+        // of whom to trust does not.
+        let transport = self.transport.as_ref().map(|transport| Arc::as_ptr(transport).cast::<()>());
+        let distinction = format!(
+            "{:?}",
+            (
+                &self.client_id,
+                self.credential.fingerprint(),
+                transport,
+                self.instance_discovery,
+                &self.known_authorities,
+                self.timeout
+            )
+        );
         Ok(ConfidentialClientApplication(Arc::new(Shared {
             client_id: self.client_id,
             credential: self.credential,
@@ -210,6 +226,7 @@ impl ConfidentialClientApplicationBuilder {
             timeout: self.timeout,
             application: self.application,
             client_capabilities: self.client_capabilities,
+            distinction,
         })))
     }
 }
@@ -241,6 +258,7 @@ impl Shared {
         let remembered = self.remembered(authority).await;
         if let Some((metadata, age)) = &remembered
             && (0..METADATA_LIFETIME).contains(age)
+            && self.may_rely_on(authority, metadata)
         {
             return Ok(metadata.clone());
         }
@@ -250,7 +268,9 @@ impl Shared {
                 Ok(metadata)
             }
             // Endpoints seldom move: an outage of discovery need not be one of the application.
-            (Err(error), Some((metadata, _))) if error.kind() == ErrorKind::Network => {
+            (Err(error), Some((metadata, _)))
+                if error.kind() == ErrorKind::Network && self.may_rely_on(authority, &metadata) =>
+            {
                 tracing::warn!(%error, "discovery failed; going on with what is remembered");
                 Ok(metadata)
             }
@@ -258,11 +278,22 @@ impl Shared {
         }
     }
 
+    /// Whether a secret may be sent to what is remembered: who wants the cloud to be asked about a host does not
+    /// take the word of an application that does not.
+    fn may_rely_on(&self, authority: &Authority, metadata: &Metadata) -> bool {
+        let asked = metadata.discovered.as_ref().is_some_and(|discovered| discovered.instance_discovery);
+        asked || self.discovery.trusts(authority)
+    }
+
     /// What is remembered, with its age in seconds.
     async fn remembered(&self, authority: &Authority) -> Option<(Metadata, i64)> {
         let record = self.cache.remembered_authority(&authority.url()).await?;
         let age = record.age(self.cache.now());
-        let discovered = Discovered { preferred_cache: record.preferred_cache, aliases: record.aliases };
+        let discovered = Discovered {
+            preferred_cache: record.preferred_cache,
+            aliases: record.aliases,
+            instance_discovery: record.instance_discovery,
+        };
         let metadata = Discovery::remembered(authority, &record.token_endpoint, &record.realm, discovered)?;
         Some((metadata, age))
     }
@@ -274,6 +305,7 @@ impl Shared {
             realm: metadata.realm.clone(),
             preferred_cache: discovered.preferred_cache.clone(),
             aliases: discovered.aliases.clone(),
+            instance_discovery: discovered.instance_discovery,
             fetched_at: self.cache.now().get(),
         };
         self.cache.remember_authority(&authority.url(), record).await;

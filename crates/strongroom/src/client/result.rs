@@ -91,7 +91,8 @@ impl AuthenticationResult {
         false
     }
 
-    /// Whether the token is in the cache for the next run.
+    /// Whether the token is stored in the cache: for the next run, if the cache outlives the process. One that is not
+    /// is served from memory as long as it lasts.
     #[must_use]
     pub fn is_persisted(&self) -> bool {
         self.not_persisted.is_none()

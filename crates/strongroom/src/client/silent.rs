@@ -4,10 +4,10 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::client_credentials::{authority_for, check_scopes, look_up};
+use super::client_credentials::{Purpose, authority_for, check_scopes, look_up};
 use super::confidential::ConfidentialClientApplication;
 use super::result::AuthenticationResult;
-use crate::cache::Lookup;
+use crate::cache::Answer;
 use crate::schema::Scopes;
 use crate::{Error, block_on};
 
@@ -49,9 +49,11 @@ impl AcquireTokenSilent {
         let shared = Arc::clone(&self.app.0);
         check_scopes(&self.scopes)?;
         let authority = authority_for(&shared, self.tenant.as_deref())?;
-        Ok(match look_up(&shared, &authority, &self.scopes).await? {
-            Lookup::Hit(token) => Some(shared.served(token)),
-            Lookup::Miss(_) => None,
+        let answer = look_up(&shared, &authority, &self.scopes, Purpose::Read).await?;
+        shared.cache.counters().count(&answer);
+        Ok(match answer {
+            Answer::Hit(hit) => Some(shared.served(hit)),
+            Answer::Miss(_) => None,
         })
     }
 }

@@ -1,5 +1,10 @@
 //! How an application proves who it is.
 
+use std::sync::OnceLock;
+
+use aws_lc_rs::{digest, rand};
+use url::form_urlencoded;
+
 use super::request::Form;
 use crate::SecretString;
 
@@ -21,6 +26,40 @@ impl ClientCredential {
         match self {
             Self::Secret(secret) => form.add("client_secret", secret.expose()),
         }
+    }
+
+    /// Tells one credential from another within this process, and nothing else about it.
+    pub(crate) fn fingerprint(&self) -> impl std::fmt::Debug {
+        static SALT: OnceLock<[u8; 32]> = OnceLock::new();
+        let salt = SALT.get_or_init(|| {
+            let mut salt = [0; 32];
+            // Without randomness the hash stays in this process all the same.
+            let _ = rand::fill(&mut salt);
+            salt
+        });
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(salt);
+        match self {
+            Self::Secret(secret) => context.update(secret.expose().as_bytes()),
+        }
+        context.finish()
+    }
+
+    /// `text`, as an error is to show it: a provider, or a gateway before it, may have echoed what was sent.
+    pub(super) fn redact(&self, text: String) -> String {
+        let Self::Secret(secret) = self;
+        // Shorter ones would only make holes into every message.
+        if secret.len() < 4 {
+            return text;
+        }
+        let encoded: String = form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect();
+        let mut text = text;
+        for form in [secret.expose(), &encoded, &encoded.replace('+', "%20")] {
+            if text.contains(form) {
+                text = text.replace(form, "[redacted]");
+            }
+        }
+        text
     }
 
     pub(crate) fn is_empty(&self) -> bool {

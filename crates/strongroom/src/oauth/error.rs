@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::credential::ClientCredential;
 use crate::error::{Diagnose, ErrorKind};
 use crate::schema::lenient;
 
@@ -93,6 +94,24 @@ impl ServiceError {
                 retry_after,
                 ..Self::default()
             },
+        }
+    }
+
+    /// The same without the credential that was sent, wherever the answer repeats it.
+    pub(super) fn without(self, credential: &ClientCredential) -> Self {
+        let clean = |text: Option<String>| text.map(|text| credential.redact(text));
+        Self {
+            status: self.status,
+            error: credential.redact(self.error),
+            error_description: clean(self.error_description),
+            error_codes: self.error_codes,
+            suberror: clean(self.suberror),
+            claims: clean(self.claims),
+            correlation_id: clean(self.correlation_id),
+            timestamp: clean(self.timestamp),
+            trace_id: clean(self.trace_id),
+            error_uri: clean(self.error_uri),
+            retry_after: self.retry_after,
         }
     }
 

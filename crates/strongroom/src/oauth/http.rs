@@ -16,7 +16,7 @@ use rustls_platform_verifier::Verifier;
 use tokio::runtime::Runtime;
 
 use super::transport::{HttpMethod, HttpRequest, HttpResponse, Transport, TransportError};
-use crate::persistence::BoxFuture;
+use crate::wait::BoxFuture;
 use crate::{Error, SecretBytes};
 
 /// No token response is larger.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
+use super::credential::ClientCredential;
 use super::transport::HttpResponse;
 use crate::error::{Diagnose, ErrorKind};
 use crate::schema::lenient;
@@ -45,9 +46,13 @@ pub(crate) enum ResponseError {
 
 impl TokenResponse {
     /// Reads the answer to a request for a bearer token that was received at `now`.
-    pub(crate) fn read(response: HttpResponse, now: UnixSeconds) -> Result<Self, Error> {
+    pub(crate) fn read(
+        response: HttpResponse,
+        credential: &ClientCredential,
+        now: UnixSeconds,
+    ) -> Result<Self, Error> {
         if !response.is_success() {
-            return Err(response.into_service_error().into());
+            return Err(response.into_service_error().without(credential).into());
         }
         let Ok(wire) = serde_json::from_slice::<Wire>(response.body.expose()) else {
             return Err(ResponseError::NotATokenResponse {
@@ -60,7 +65,7 @@ impl TokenResponse {
             .into());
         };
         if wire.error.is_some() {
-            return Err(response.into_service_error().into());
+            return Err(response.into_service_error().without(credential).into());
         }
         Ok(wire.check(now)?)
     }

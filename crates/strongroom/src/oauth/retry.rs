@@ -32,6 +32,11 @@ impl<'a> Exchange<'a> {
         Self { transport, deadline: Deadline::after(timeout), headers }
     }
 
+    /// What is left of the time.
+    pub(crate) fn remaining(&self) -> Duration {
+        self.deadline.remaining()
+    }
+
     /// Sends a request, and has no second try.
     pub(crate) async fn once(&self, mut request: HttpRequest) -> Result<HttpResponse, TransportError> {
         let host = host_of(&request.url);

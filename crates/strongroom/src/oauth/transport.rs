@@ -8,7 +8,7 @@ use super::error::ServiceError;
 use super::retry::retry_after;
 use crate::SecretBytes;
 use crate::error::{Diagnose, ErrorKind};
-use crate::persistence::BoxFuture;
+use crate::wait::BoxFuture;
 
 /// Sends one HTTP request and returns the answer, whatever its status. No retries, no redirects, no cache.
 ///

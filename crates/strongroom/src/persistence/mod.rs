@@ -13,19 +13,15 @@ mod quarantine;
 mod revision;
 
 use std::fmt;
-use std::future::Future;
 use std::path::PathBuf;
-use std::pin::Pin;
 
 pub use self::atomic::Step;
 pub use self::error::{Holder, PersistenceError};
 pub use self::file::{FilePersistence, FilePersistenceBuilder};
 pub use self::memory::MemoryPersistence;
 pub use self::revision::Revision;
+use crate::wait::BoxFuture;
 use crate::{Error, SecretBytes};
-
-/// A boxed future, so that the traits of this library can be used as trait objects.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A place where one cache document lives: a file, an item of a keyring.
 ///

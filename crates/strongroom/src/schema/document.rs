@@ -3,8 +3,8 @@
 //! Bytes that a change does not concern are copied as they are, so unknown sections, unknown entries and unknown
 //! fields survive to the letter. A bad entry is kept, reported, and not served; it never costs the others.
 
-use std::cell::OnceCell;
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use super::{CredentialStore, Outcome, Record, StoreInfo};
 use crate::persistence::lock::{DocumentLock, LockPaths, side_file};
-use crate::persistence::{BoxFuture, Fence, Location, Persistence, PersistenceError, Revision, Saved};
+use crate::persistence::{Fence, Location, Persistence, PersistenceError, Revision, Saved};
 use crate::schema::{Applied, Change, CredentialKey, Document, DocumentError, Partition};
 use crate::time::Deadline;
-use crate::{Error, SecretBytes, wait};
+use crate::wait::{self, BoxFuture};
+use crate::{Error, SecretBytes};
 
 /// How long a damaged document must have stayed the same before it is taken for damaged and not for half written.
 const TORN_FOR: Duration = Duration::from_secs(1);
+/// How long a reader at most goes on reading a document that is torn each time it looks.
+const PATIENCE: Duration = Duration::from_secs(3);
 /// How often a change is replayed on documents that others keep replacing.
 const MOST_REPLAYS: u32 = 32;
 
@@ -96,21 +99,27 @@ impl<P: Persistence> DocumentStore<P> {
     }
 
     /// Loads the document. Peers truncate in place: what is torn, or suddenly empty, is read again with growing
-    /// pauses until it has been the same for a second, the last time under the lock.
+    /// pauses until it has been the same for a second, or for [`PATIENCE`] if it keeps changing; the last time
+    /// under the lock.
     async fn load_patiently(&self, had_content: bool) -> Result<Arc<Snapshot>, Error> {
         let mut pause = Duration::from_millis(5);
+        let patience = Deadline::after(PATIENCE);
         let in_a_file = matches!(self.persistence.location(), Location::File(_));
         let emptied_for = Duration::from_millis(if had_content { 150 } else { 30 });
         let suddenly_empty_until = Deadline::after(emptied_for);
         loop {
             let loaded = self.persistence.load().await?;
             let emptied = in_a_file && loaded.bytes.is_empty() && loaded.revision != Revision::absent();
-            match self.take_in(loaded.bytes, loaded.revision) {
-                Ok(snapshot) if emptied && !suddenly_empty_until.has_passed() => drop(snapshot),
-                Ok(snapshot) => return Ok(snapshot),
-                Err(damaged) if !damaged.error.may_be_torn() => return Err(damaged.error.into()),
-                Err(damaged) if damaged.settled.has_passed() => return self.load_under_lock().await,
-                Err(_) => {}
+            // Not even remembered yet: whoever asks meanwhile must not find an empty cache either.
+            if !emptied || suddenly_empty_until.has_passed() {
+                match self.take_in(loaded.bytes, loaded.revision) {
+                    Ok(snapshot) => return Ok(snapshot),
+                    Err(damaged) if !damaged.error.may_be_torn() => return Err(damaged.error.into()),
+                    Err(damaged) if damaged.settled.has_passed() || patience.has_passed() => {
+                        return self.load_under_lock().await;
+                    }
+                    Err(_) => {}
+                }
             }
             wait::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_millis(200));
@@ -154,7 +163,7 @@ impl<P: Persistence> DocumentStore<P> {
         let deadline = Deadline::after(self.lock_timeout);
         let mut lock = DocumentLock::acquire(&self.lock_paths, self.lock_timeout).await?;
         for _ in 0..MOST_REPLAYS {
-            let snapshot = self.load_to_write().await?;
+            let snapshot = self.load_to_write(deadline).await?;
             let (bytes, swept) = match snapshot.document.apply(change).map_err(Error::from)? {
                 Applied::Unchanged => return Ok(Outcome::Applied { swept: 0 }),
                 Applied::Lost(key) => return Ok(Outcome::Lost(key)),
@@ -183,8 +192,10 @@ impl<P: Persistence> DocumentStore<P> {
     }
 
     /// The newest document, to be changed under the lock that is held. One that is damaged for good is moved
-    /// aside, so that a daemon goes on instead of failing until somebody looks.
-    async fn load_to_write(&self) -> Result<Arc<Snapshot>, Error> {
+    /// aside, so that a daemon goes on instead of failing until somebody looks. One that is torn anew whenever we
+    /// look is given up at `deadline`, but not before it could have stayed the same for long enough.
+    async fn load_to_write(&self, deadline: Deadline) -> Result<Arc<Snapshot>, Error> {
+        let patience = Deadline::after(PATIENCE);
         loop {
             let loaded = self.persistence.load().await?;
             let damaged = match self.take_in(loaded.bytes, loaded.revision) {
@@ -195,6 +206,9 @@ impl<P: Persistence> DocumentStore<P> {
                 return Err(damaged.error.into());
             }
             if !damaged.settled.has_passed() {
+                if patience.has_passed() && deadline.has_passed() {
+                    return Err(damaged.error.into());
+                }
                 wait::sleep(damaged.settled.remaining().min(Duration::from_millis(100))).await;
                 continue;
             }

@@ -4,8 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use super::{CredentialStore, Outcome, Record, StoreInfo};
-use crate::persistence::{BoxFuture, Location, Protection};
+use crate::persistence::{Location, Protection};
 use crate::schema::{Change, Credential, CredentialKey, Expectation, Partition, RecordRevision};
+use crate::wait::BoxFuture;
 use crate::{Error, UnixSeconds};
 
 /// A store that ends with the process.

@@ -12,8 +12,9 @@ use std::path::PathBuf;
 pub use self::document::{DocumentStore, DocumentStoreBuilder};
 pub use self::memory::MemoryStore;
 use crate::Error;
-use crate::persistence::{BoxFuture, Location, Protection};
+use crate::persistence::{Location, Protection};
 use crate::schema::{Change, Credential, CredentialKey, Partition, RecordRevision};
+use crate::wait::BoxFuture;
 
 /// A store of credentials: memory, a cache document, later a database.
 pub trait CredentialStore: fmt::Debug + Send + Sync {
