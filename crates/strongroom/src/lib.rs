@@ -66,3 +66,8 @@ pub use self::store::{
 };
 pub use self::time::{Clock, SystemClock, UnixSeconds};
 pub use self::wait::{BoxFuture, block_on};
+
+/// The README's code compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
