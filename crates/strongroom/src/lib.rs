@@ -1,19 +1,59 @@
 //! A persisted, encrypted, scalable token cache for applications that speak MSAL's protocol.
+//!
+//! A daemon starts, asks for a token, calls an API and ends; the next run, in this language or another, finds the
+//! token. The cache is one file that MSAL Python, Node, Go, Java and .NET share, written atomically and durably,
+//! and safe among any number of processes.
+//!
+//! ```no_run
+//! use strongroom::{ClientCredential, ConfidentialClientApplication, FilePersistence, TokenCache};
+//!
+//! fn main() -> Result<(), strongroom::Error> {
+//!     let app = ConfidentialClientApplication::builder(
+//!         "6731de76-14a6-49ae-97bc-6eba6914391e",
+//!         "https://login.microsoftonline.com/contoso.onmicrosoft.com",
+//!         ClientCredential::from_secret("the secret's value"),
+//!     )
+//!     .token_cache(TokenCache::with_persistence(FilePersistence::new("token_cache.bin")?))
+//!     .build()?;
+//!     let result = app.acquire_token_for_client(["https://graph.microsoft.com/.default"]).blocking()?;
+//!     println!("a token from the {}", result.token_source().as_str());
+//!     Ok(())
+//! }
+//! ```
+//!
+//! Only the cache, without the client: [`TokenCache`] in front of a [`CredentialStore`], a [`DocumentStore`] over
+//! any [`Persistence`], and [`Document`], the schema itself.
 
+#[cfg(feature = "client")]
+mod authority;
+mod cache;
+#[cfg(feature = "client")]
+mod client;
 mod error;
 #[cfg(feature = "client")]
 mod oauth;
 mod persistence;
 mod schema;
 mod secret;
+mod store;
 mod time;
 mod wait;
 
+pub use self::cache::{AccessTokenRequest, Lookup, MissReason, Stats, TokenCache, TokenCacheBuilder};
+#[cfg(feature = "client")]
+pub use self::client::{
+    AcquireTokenForClient, AcquireTokenSilent, AuthenticationResult, ConfidentialClientApplication,
+    ConfidentialClientApplicationBuilder, TokenSource,
+};
 pub use self::error::{Error, ErrorKind};
 #[cfg(feature = "client")]
-pub use self::oauth::{ServiceError, ServiceErrorClass};
+pub use self::oauth::{
+    ClientCredential, HttpMethod, HttpRequest, HttpResponse, HttpTransport, ServiceError, ServiceErrorClass,
+    Transport, TransportError,
+};
 pub use self::persistence::{
-    BoxFuture, Fence, Loaded, Location, MemoryPersistence, Persistence, Protection, Revision, Saved,
+    BoxFuture, Fence, FilePersistence, FilePersistenceBuilder, Holder, Loaded, Location, MemoryPersistence,
+    Persistence, PersistenceError, Protection, Revision, Saved, Step,
 };
 pub use self::schema::{
     AccessToken, Account, AppMetadata, Applied, Change, Credential, CredentialKey, CredentialType, Dialect,
@@ -21,5 +61,8 @@ pub use self::schema::{
     Put, RecordRevision, RefreshToken, Scopes, TokenScheme,
 };
 pub use self::secret::{SecretBytes, SecretString};
+pub use self::store::{
+    CredentialStore, DocumentStore, DocumentStoreBuilder, MemoryStore, Outcome, Record, StoreInfo,
+};
 pub use self::time::{Clock, SystemClock, UnixSeconds};
 pub use self::wait::block_on;

@@ -87,8 +87,4 @@ impl Deadline {
     pub(crate) fn remaining(self) -> Duration {
         self.0.saturating_duration_since(Instant::now())
     }
-
-    pub(crate) fn earlier_of(self, other: Self) -> Self {
-        Self(self.0.min(other.0))
-    }
 }

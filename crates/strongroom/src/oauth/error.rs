@@ -166,7 +166,8 @@ impl Diagnose for ServiceError {
 fn bounded(mut text: String) -> String {
     const LONGEST: usize = 4096;
     if text.len() > LONGEST {
-        text.truncate(text.floor_char_boundary(LONGEST));
+        let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
         text.push('…');
     }
     // Control characters of a hostile provider have no business on a terminal.

@@ -3,7 +3,13 @@
 //! This layer owns files, permissions, atomic replacement, the lock across processes and the freshness probe.
 //! It must not know what the bytes mean: parsing is `schema`'s, and what to do about a conflict is `store`'s.
 
+mod access;
+mod atomic;
+mod error;
+mod file;
+pub(crate) mod lock;
 mod memory;
+mod quarantine;
 mod revision;
 
 use std::fmt;
@@ -11,6 +17,9 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 
+pub use self::atomic::Step;
+pub use self::error::{Holder, PersistenceError};
+pub use self::file::{FilePersistence, FilePersistenceBuilder};
 pub use self::memory::MemoryPersistence;
 pub use self::revision::Revision;
 use crate::{Error, SecretBytes};
@@ -38,7 +47,8 @@ pub trait Persistence: fmt::Debug + Send + Sync {
     /// the lock is still ours and the revision is compared. A reader sees the old document or the new one.
     ///
     /// # Errors
-    /// The document could not be written; the old one is still there.
+    /// The document could not be written; the old one is still there. (If all but the last step of making it
+    /// durable was done, the new one is, and may be lost in a crash.)
     fn save<'a>(
         &'a self,
         bytes: &'a SecretBytes,
@@ -72,6 +82,12 @@ pub trait Persistence: fmt::Debug + Send + Sync {
     /// The lock file that programs of other languages use for this document (`<location>.lockfile`), or `None`
     /// if no other program uses it.
     fn lock_path(&self) -> Option<PathBuf>;
+
+    /// The permission bits of lock files that are created for this document: 0600, or 0660 where a group shares
+    /// the document. A persistence that wraps another one passes this on.
+    fn lock_mode(&self) -> u32 {
+        0o600
+    }
 
     /// Where the document is.
     fn location(&self) -> Location;

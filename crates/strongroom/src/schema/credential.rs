@@ -7,6 +7,9 @@ use super::key::TokenScheme;
 use super::target::Scopes;
 use crate::{SecretString, UnixSeconds};
 
+/// How long after its expiry a token may be kept for outages, in seconds.
+const LONGEST_EXTENSION: i64 = 86_400;
+
 /// The sections of a cache document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CredentialType {
@@ -138,6 +141,13 @@ pub struct AccessToken {
 }
 
 impl AccessToken {
+    /// When the token is of no use any more, not even in an outage: at the end of its extension, of which a day
+    /// counts (MSAL Node writes it too late).
+    #[must_use]
+    pub fn ends(&self) -> UnixSeconds {
+        self.extended_expires_on.min(self.expires_on.plus(LONGEST_EXTENSION)).max(self.expires_on)
+    }
+
     /// Whether this is an application's own token: it has no user.
     #[must_use]
     pub fn is_app_token(&self) -> bool {

@@ -3,6 +3,7 @@
 //! Bytes that a change does not concern are copied as they are, so unknown sections, unknown entries and unknown
 //! fields survive to the letter. A bad entry is kept, reported, and not served; it never costs the others.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -18,14 +19,13 @@ use super::dialect::{Dialect, NoHomeAccount};
 use super::entry::{self, EntryProblem, Fields, Shape};
 use super::environment::cloud_of;
 use super::key::{CredentialKey, Partition, RecordRevision, TokenScheme};
+use crate::error::{Diagnose, ErrorKind};
 use crate::{SecretBytes, UnixSeconds};
 
 /// How deeply a document may nest. Those of the libraries nest four levels.
 const DEEPEST: usize = 64;
 /// How many entries a document may have.
 const MOST_ENTRIES: usize = 1_000_000;
-/// How long after its expiry a token may be kept for outages, whatever `extended_expires_on` says.
-const LONGEST_EXTENSION: i64 = 86_400;
 
 /// Why bytes are not a cache document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,6 +61,41 @@ impl DocumentError {
     #[must_use]
     pub fn may_be_torn(&self) -> bool {
         matches!(self, Self::Malformed { .. })
+    }
+}
+
+impl Diagnose for DocumentError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Unusable
+    }
+
+    fn code(&self) -> &str {
+        match self {
+            Self::ByteOrderMark => "byte_order_mark",
+            Self::OtherKind => "not_a_token_cache",
+            Self::Malformed { .. } => "damaged",
+            Self::TooDeep => "too_deep",
+            Self::TooManyEntries => "too_large",
+            Self::Section(_) => "unusable_section",
+        }
+    }
+
+    fn remedy(&self) -> Option<Cow<'_, str>> {
+        Some(
+            match self {
+                Self::ByteOrderMark => "save the file as UTF-8 without a byte order mark, or choose another location",
+                Self::OtherKind => {
+                    "choose another location, or open it with the kind of persistence that wrote it; the file was not touched"
+                }
+                Self::Malformed { .. } => {
+                    "the next write moves it aside and begins a new cache; restore a backup if you need what it held"
+                }
+                Self::TooDeep | Self::TooManyEntries | Self::Section(_) => {
+                    "no MSAL writes such a file: check what it is, and choose another location or move it away"
+                }
+            }
+            .into(),
+        )
     }
 }
 
@@ -906,13 +941,7 @@ impl Known {
             Credential::AccessToken(token) => Self {
                 written: token.cached_at.get(),
                 expires: Some(token.expires_on.get()),
-                ends: Some(
-                    token
-                        .extended_expires_on
-                        .min(token.expires_on.plus(LONGEST_EXTENSION))
-                        .max(token.expires_on)
-                        .get(),
-                ),
+                ends: Some(token.ends().get()),
                 no_home_account: is_plain_app_token(credential).then_some(no_home_account),
             },
             Credential::RefreshToken(token) => {

@@ -5,6 +5,7 @@
 
 use std::fmt;
 
+use crate::SecretString;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -156,4 +157,10 @@ impl<'de> Deserialize<'de> for ScalarValue {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ScalarVisitor).map(Self)
     }
+}
+
+/// A secret text; `None` for `null` and for every other type.
+#[cfg_attr(not(feature = "client"), allow(dead_code))]
+pub(crate) fn secret<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SecretString>, D::Error> {
+    Ok(text(deserializer)?.map(SecretString::from))
 }

@@ -21,8 +21,8 @@ pub use self::dialect::Dialect;
 pub use self::document::{Applied, Document, DocumentError, Entry};
 pub use self::entry::EntryProblem;
 pub use self::environment::Environments;
-#[cfg_attr(not(feature = "client"), allow(unused_imports))]
-pub(crate) use self::environment::{Cloud, cloud_of};
+#[cfg(feature = "client")]
+pub(crate) use self::environment::cloud_of;
 pub use self::extended::ExtendedKey;
 pub use self::key::{CredentialKey, Partition, RecordRevision, TokenScheme};
 pub use self::target::Scopes;

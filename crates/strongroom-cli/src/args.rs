@@ -1,0 +1,309 @@
+//! What can be asked of the command: the one place where a flag is described. Help and completions come from it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+/// Tokens for daemons, from a cache that survives the process.
+///
+/// A daemon starts, asks for a token, calls an API and ends. With strongroom the next run finds the token of the
+/// run before, in a file that MSAL Python, Node, Go, Java and .NET can share.
+#[derive(Debug, Parser)]
+#[command(
+    name = "strongroom",
+    version,
+    max_term_width = 100,
+    after_help = EXIT_CODES,
+    after_long_help = concat!(
+        "Examples:\n",
+        "  See a daemon sign in once and then find its token, without a network or an account:\n",
+        "    strongroom demo\n",
+        "  Call an API from a shell script:\n",
+        "    curl -H \"$(strongroom token --config config.json --output header)\" https://graph.microsoft.com/v1.0/users\n",
+        "  See what is cached:\n",
+        "    strongroom inspect\n\n",
+        "Exit codes: 0 done, 1 other failure, 2 wrong usage or configuration, 3 the identity provider refused,\n",
+        "4 the cache cannot be used, 5 the network or the identity provider failed.",
+    ),
+    arg_required_else_help = true,
+)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done, 1 other failure, 2 wrong usage or configuration, \
+3 the identity provider refused, 4 the cache cannot be used, 5 the network or the identity provider failed.";
+
+/// What every command understands.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// Says on stderr what is going on; twice for more, three times for everything
+    ///
+    /// Tokens and secrets are never logged. STRONGROOM_LOG sets the levels more finely, as in
+    /// `STRONGROOM_LOG=strongroom=debug,hyper=info`.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+
+    /// How long one call may spend on the network, a second try included
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    pub(crate) timeout: Duration,
+
+    /// How long to wait for other processes that are writing to the cache
+    #[arg(long, global = true, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    pub(crate) lock_timeout: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Token(Token),
+    Inspect(Inspect),
+    Demo(Demo),
+    Sts(Sts),
+    Completions(Completions),
+}
+
+impl Command {
+    /// Whether the result, and so an error too, is wanted as JSON.
+    pub(crate) fn wants_json(&self) -> bool {
+        match self {
+            Self::Token(options) => options.output == TokenOutput::Json,
+            Self::Inspect(options) => options.output == Output::Json,
+            Self::Demo(options) => options.output == Output::Json,
+            Self::Sts(options) => options.output == Output::Json,
+            Self::Completions(_) => false,
+        }
+    }
+}
+
+/// Prints an application's own token: from the cache, else from the identity provider
+///
+/// The token alone goes to stdout. The cache is asked first; a new token is stored before it is printed, for the
+/// next run and for programs in other languages.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  With a file of the kind that MSAL's own samples use:
+    strongroom token --config config.json --cache token_cache.bin
+  With the variables of the Azure SDKs (AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET):
+    strongroom token --scope https://graph.microsoft.com/.default
+  For scripts that need to know more:
+    strongroom token --config config.json --output json | jq -r .expires_on
+
+config.json:
+  {
+    \"authority\": \"https://login.microsoftonline.com/TENANT\",
+    \"client_id\": \"APPLICATION\",
+    \"client_secret\": \"the secret's value\",
+    \"scope\": [\"https://graph.microsoft.com/.default\"]
+  }
+  Optional: \"instance_discovery\" (bool), \"known_authorities\" (array of hosts), \"endpoint\".
+  Keep it to yourself: chmod 600 config.json
+
+What is given as a flag wins over the file, and the file over the environment.
+A secret is never taken from the command line, where every user of the machine could read it.")]
+pub(crate) struct Token {
+    /// Where the application is described (JSON); see below
+    #[arg(long, value_name = "FILE", env = "STRONGROOM_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// What the token is for: RESOURCE/.default. An application asks for one resource at a time
+    #[arg(long = "scope", value_name = "SCOPE")]
+    pub(crate) scopes: Vec<String>,
+
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+
+    /// How the cache is kept
+    #[arg(long, value_enum, default_value_t = Persistence::File, value_name = "KIND")]
+    pub(crate) persistence: Persistence,
+
+    /// Refuses a cache that is protected less well than this
+    #[arg(long, value_enum, default_value_t = MinProtection::None, value_name = "LEVEL")]
+    pub(crate) min_protection: MinProtection,
+
+    /// Asks the identity provider even if the cache has a token
+    #[arg(long)]
+    pub(crate) force_refresh: bool,
+
+    /// Makes it an error if the token cannot be stored for the next run
+    ///
+    /// Without this the token is printed all the same, with a warning on stderr.
+    #[arg(long)]
+    pub(crate) require_persist: bool,
+
+    /// Trusts these certificate authorities (PEM) beside the system's
+    #[arg(long, value_name = "FILE")]
+    pub(crate) ca_file: Option<PathBuf>,
+
+    /// What to print: the token, a JSON object, or an HTTP header
+    #[arg(long, value_enum, default_value_t = TokenOutput::Token, value_name = "FORMAT")]
+    pub(crate) output: TokenOutput,
+}
+
+/// Lists what is cached, without the secrets
+///
+/// Reads every cache that an MSAL library has written, and changes nothing.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  The default cache:
+    strongroom inspect
+  What another program has cached, for a script:
+    strongroom inspect --cache ~/.cache/app/token_cache.bin --output json | jq '.[].target'")]
+pub(crate) struct Inspect {
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+
+    /// Shows the tokens themselves. Who sees them can use them
+    #[arg(long)]
+    pub(crate) show_secrets: bool,
+
+    /// What to print
+    #[arg(long, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
+    pub(crate) output: Output,
+}
+
+/// Shows a daemon that signs in once and then finds its token, offline
+///
+/// Starts a local identity provider on a free port of the loopback interface, runs a small daemon several times
+/// as a process of its own, and shows where each run got its token from. Nothing is left behind.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+    strongroom demo
+    strongroom demo --runs 10 --output json")]
+pub(crate) struct Demo {
+    /// How often the daemon runs
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(crate) runs: u32,
+
+    /// What to print
+    #[arg(long, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
+    pub(crate) output: Output,
+
+    /// The daemon itself: its configuration, its cache, the trust root
+    #[arg(long, hide = true, num_args = 3, value_names = ["CONFIG", "CACHE", "CA"])]
+    pub(crate) daemon: Option<Vec<PathBuf>>,
+}
+
+/// Runs a local identity provider for development, until it is interrupted
+///
+/// It speaks Microsoft Entra ID's protocol over TLS, on the loopback interface only, with a certificate authority
+/// of its own. Its tokens are worth nothing elsewhere. NOT for production.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  In one terminal:
+    strongroom sts --state ./sts
+  In another, with what the first one printed:
+    strongroom token --config ./sts/config.json --ca-file ./sts/ca.pem --cache ./token_cache.bin")]
+pub(crate) struct Sts {
+    /// The port to listen on; by default a free one
+    #[arg(long, default_value_t = 0)]
+    pub(crate) port: u16,
+
+    /// The tenant of a new provider: a GUID, or a domain name
+    #[arg(long)]
+    pub(crate) tenant: Option<String>,
+
+    /// Where the provider keeps its keys and its clients; the same folder gives the same provider again. By
+    /// default a folder that is removed at the end
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+
+    /// What to print once it is ready: lines for people, or one line of JSON
+    #[arg(long, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
+    pub(crate) output: Output,
+}
+
+/// Prints a script that teaches a shell to complete this command
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+    strongroom completions bash > ~/.local/share/bash-completion/completions/strongroom
+    strongroom completions zsh > ~/.zfunc/_strongroom
+    strongroom completions fish > ~/.config/fish/completions/strongroom.fish")]
+pub(crate) struct Completions {
+    /// The shell
+    #[arg(value_enum)]
+    pub(crate) shell: Shell,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Cache {
+    /// Where the cache is. By default the user's cache folder
+    ///
+    /// $STRONGROOM_CACHE, else $XDG_CACHE_HOME/strongroom/token_cache.bin, else
+    /// ~/.cache/strongroom/token_cache.bin.
+    #[arg(long = "cache", value_name = "PATH", env = "STRONGROOM_CACHE")]
+    pub(crate) path: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Persistence {
+    /// A plain file, readable by its owner only: the one that all MSAL libraries share
+    File,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum MinProtection {
+    /// Plain text will do
+    None,
+    /// Encrypted, with a key on this host
+    HostFile,
+    /// Encrypted, with a key that was handed in
+    ProvidedKey,
+    /// In the operating system's secret store
+    OsStore,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TokenOutput {
+    /// The token alone
+    Token,
+    /// One JSON object: the token, its times, its source, where it is cached
+    Json,
+    /// A header line: Authorization: Bearer TOKEN
+    Header,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    match Duration::try_from_secs_f64(seconds) {
+        Ok(duration) if duration <= Duration::from_secs(86_400) => Ok(duration),
+        _ => Err("a number of seconds between 0 and 86400 is expected".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_description_of_the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn seconds_are_bounded() {
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        for bad in ["-1", "1e9", "NaN", "inf", "", "ten"] {
+            assert!(seconds(bad).is_err(), "{bad}");
+        }
+    }
+}

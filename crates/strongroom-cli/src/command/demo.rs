@@ -1,0 +1,159 @@
+//! `strongroom demo`: the scenario in one command.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::{Deserialize, Serialize};
+use strongroom::{HttpRequest, HttpTransport, Transport, block_on};
+use strongroom_sts::{Ready, RunningSts};
+
+use super::{sts, token};
+use crate::args::{Demo, Global, Output, Persistence};
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::output;
+
+/// What one run of the daemon was like.
+#[derive(Serialize)]
+struct Run {
+    run: u32,
+    token_source: String,
+    token_requests: u64,
+    discovery_requests: u64,
+    api_status: u16,
+    milliseconds: f64,
+}
+
+/// What the daemon says at its end.
+#[derive(Serialize, Deserialize)]
+struct Report {
+    token_source: String,
+    api_status: u16,
+}
+
+pub(crate) fn run(options: &Demo, global: &Global) -> Result<(), Failure> {
+    match options.daemon.as_deref() {
+        Some([config, cache, ca]) => daemon(config, cache, ca, global),
+        _ => demonstrate(options),
+    }
+}
+
+fn demonstrate(options: &Demo) -> Result<(), Failure> {
+    let folder = sts::temporary_folder()?;
+    remove_when_interrupted(folder.path().to_owned())?;
+    let provider = strongroom_sts::spawn(strongroom_sts::Config::new(folder.path().join("sts")))
+        .map_err(sts::failure)?;
+    let cache = folder.path().join("cache").join("token_cache.bin");
+    if options.output == Output::Text {
+        output::note(&format!(
+            "identity provider  {} (local, for this demonstration)",
+            provider.ready().authority
+        ));
+        output::note(&format!("token cache        {} (empty)\n", cache.display()));
+    }
+    let runs: Vec<Run> =
+        (1..=options.runs).map(|number| one_run(number, &provider, &cache)).collect::<Result<_, _>>()?;
+    drop(provider);
+    folder.close().map_err(|error| {
+        Failure::other("left_behind", format!("the temporary folder cannot be removed: {error}"))
+    })?;
+    match options.output {
+        Output::Json => output::json(&runs),
+        Output::Text => output::write_all(&summary(&runs)),
+    }
+}
+
+/// Starts the daemon as a process of its own, as cron would, and counts what the provider saw of it.
+fn one_run(number: u32, provider: &RunningSts, cache: &Path) -> Result<Run, Failure> {
+    let failed =
+        |problem: String| Failure::other("demo_failed", format!("run {number} of the daemon {problem}"));
+    let Ready { config_file, ca_file, .. } = provider.ready();
+    let program = std::env::current_exe().map_err(|error| failed(format!("cannot be started: {error}")))?;
+    provider.reset();
+    let began = Instant::now();
+    let ended = Command::new(program)
+        .args(["demo", "--daemon"])
+        .args([config_file.as_path(), cache, ca_file.as_path()])
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| failed(format!("cannot be started: {error}")))?;
+    let milliseconds = began.elapsed().as_secs_f64() * 1000.0;
+    if !ended.status.success() {
+        return Err(failed(format!("failed ({})", ended.status)));
+    }
+    let report: Report = serde_json::from_slice(&ended.stdout)
+        .map_err(|error| failed(format!("said something else: {error}")))?;
+    let seen = provider.stats();
+    Ok(Run {
+        run: number,
+        token_source: report.token_source,
+        token_requests: seen.token,
+        discovery_requests: seen.discovery + seen.openid_configuration,
+        api_status: report.api_status,
+        milliseconds: (milliseconds * 10.0).round() / 10.0,
+    })
+}
+
+/// The daemon: gets a token, calls the API, ends.
+fn daemon(config: &Path, cache: &Path, ca: &Path, global: &Global) -> Result<(), Failure> {
+    let config = Config::load(Some(config), &[])?;
+    let cache = token::open_cache(cache, Persistence::File, global)?;
+    let app = token::application(&config, cache, Some(ca.to_owned()), global)?;
+    let result = app.acquire_token_for_client(config.scopes).blocking()?;
+
+    let endpoint = config
+        .endpoint
+        .ok_or_else(|| Failure::usage("incomplete_config", "no endpoint is given", "set \"endpoint\""))?;
+    let pem = std::fs::read(ca).map_err(|error| Failure::other("no_trust_root", error.to_string()))?;
+    let mut request = HttpRequest::get(&endpoint);
+    request.headers.push(("authorization", result.authorization_header().expose().to_owned()));
+    let answer =
+        block_on(HttpTransport::with_extra_roots(&pem)?.send(request)).map_err(strongroom::Error::from)?;
+    output::json(&Report { token_source: result.token_source().as_str().into(), api_status: answer.status })
+}
+
+fn summary(runs: &[Run]) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+    table.set_header(["RUN", "TOKEN FROM", "TOKEN REQUESTS", "DISCOVERY", "SAMPLE API", "TIME"]);
+    for run in runs {
+        table.add_row([
+            run.run.to_string(),
+            run.token_source.replace('_', " "),
+            run.token_requests.to_string(),
+            run.discovery_requests.to_string(),
+            run.api_status.to_string(),
+            format!("{:.1} ms", run.milliseconds),
+        ]);
+    }
+    let requests: u64 = runs.iter().map(|run| run.token_requests).sum();
+    let noun = if requests == 1 { "request" } else { "requests" };
+    format!(
+        "{table}\n\n{} runs of a daemon, {requests} token {noun}. Each run was a process of its own; \
+         the time includes its start and the call of the API.\n",
+        runs.len()
+    )
+}
+
+/// The demonstration leaves nothing behind, not even when it is stopped with Ctrl-C.
+fn remove_when_interrupted(folder: PathBuf) -> Result<(), Failure> {
+    let failed =
+        |error: std::io::Error| Failure::other("no_runtime", format!("no thread can be started: {error}"));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
+    let interrupted = {
+        let _context = runtime.enter();
+        sts::interrupted()?
+    };
+    std::thread::Builder::new()
+        .name("interrupted".into())
+        .spawn(move || {
+            runtime.block_on(interrupted);
+            let _ = std::fs::remove_dir_all(folder);
+            std::process::exit(130);
+        })
+        .map_err(failed)?;
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! `strongroom token`.
+
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use serde::Serialize;
+use strongroom::{
+    AuthenticationResult, BoxFuture, ClientCredential, ConfidentialClientApplication, DocumentStore, Error,
+    ErrorKind, FilePersistence, HttpRequest, HttpResponse, HttpTransport, Protection, StoreInfo, TokenCache,
+    Transport, TransportError,
+};
+
+use crate::args::{Global, MinProtection, Persistence, Token, TokenOutput};
+use crate::config::Config;
+use crate::failure::Failure;
+use crate::output;
+
+pub(crate) fn run(options: &Token, global: &Global) -> Result<(), Failure> {
+    let config = Config::load(options.config.as_deref(), &options.scopes)?;
+    let cache = open_cache(&options.cache.location()?, options.persistence, global)?;
+    require_protection(&cache.info(), options.min_protection)?;
+    let app = application(&config, cache, options.ca_file.clone(), global)?;
+    let result =
+        app.acquire_token_for_client(config.scopes).force_refresh(options.force_refresh).blocking()?;
+    if options.require_persist
+        && let Some(error) = result.persistence_error()
+    {
+        return Err(error.clone().into());
+    }
+    print(&result, &app.token_cache().info(), options.output)
+}
+
+pub(crate) fn open_cache(path: &Path, kind: Persistence, global: &Global) -> Result<TokenCache, Failure> {
+    let store = match kind {
+        Persistence::File => {
+            DocumentStore::builder(FilePersistence::new(path)?).lock_timeout(global.lock_timeout)
+        }
+    };
+    Ok(TokenCache::builder(store.build()).build())
+}
+
+pub(crate) fn application(
+    config: &Config,
+    cache: TokenCache,
+    ca_file: Option<PathBuf>,
+    global: &Global,
+) -> Result<ConfidentialClientApplication, Failure> {
+    let credential = ClientCredential::from_secret(config.client_secret.clone());
+    let builder = ConfidentialClientApplication::builder(&config.client_id, &config.authority, credential)
+        .token_cache(cache)
+        .instance_discovery(config.instance_discovery)
+        .known_authorities(&config.known_authorities)
+        .timeout(global.timeout);
+    let builder = match ca_file {
+        Some(file) => builder.transport(TransportWithCa { file, inner: OnceLock::new() }),
+        None => builder,
+    };
+    Ok(builder.build()?)
+}
+
+/// What `--output json` prints.
+#[derive(Serialize)]
+struct Printed<'a> {
+    access_token: &'a str,
+    token_type: &'a str,
+    expires_on: i64,
+    expires_in: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_on: Option<i64>,
+    scopes: Vec<&'a str>,
+    token_source: &'static str,
+    stale: bool,
+    persisted: bool,
+    cache: PrintedCache,
+}
+
+#[derive(Serialize)]
+struct PrintedCache {
+    location: String,
+    persistence: &'static str,
+    encrypted: bool,
+    protection: &'static str,
+}
+
+fn print(result: &AuthenticationResult, info: &StoreInfo, format: TokenOutput) -> Result<(), Failure> {
+    match format {
+        TokenOutput::Token => output::line(result.access_token().expose()),
+        TokenOutput::Header => {
+            output::line(&format!("Authorization: {}", result.authorization_header().expose()))
+        }
+        TokenOutput::Json => output::json(&Printed {
+            access_token: result.access_token().expose(),
+            token_type: result.token_type(),
+            expires_on: result.expires_on().get(),
+            expires_in: result.expires_in(),
+            refresh_on: result.refresh_on().map(strongroom::UnixSeconds::get),
+            scopes: result.scopes().iter().collect(),
+            token_source: result.token_source().as_str(),
+            stale: result.is_stale(),
+            persisted: result.is_persisted(),
+            cache: PrintedCache {
+                location: info.location.to_string(),
+                persistence: info.kind,
+                encrypted: info.protection.is_encrypted(),
+                protection: info.protection.as_str(),
+            },
+        }),
+    }
+}
+
+fn require_protection(info: &StoreInfo, least: MinProtection) -> Result<(), Failure> {
+    let least = match least {
+        MinProtection::None => Protection::None,
+        MinProtection::HostFile => Protection::HostFile,
+        MinProtection::ProvidedKey => Protection::ProvidedKey,
+        MinProtection::OsStore => Protection::OsStore,
+    };
+    if info.protection >= least {
+        return Ok(());
+    }
+    let message =
+        format!("the cache {} has protection {}, and {least} is demanded", info.location, info.protection);
+    Err(Error::new(ErrorKind::Storage, "protection_too_low", message)
+        .with_remedy("choose another --persistence, or a lower --min-protection")
+        .into())
+}
+
+/// HTTP that trusts the certificates of a file too. The file is read when the first request is sent: a token
+/// from the cache needs none.
+#[derive(Debug)]
+struct TransportWithCa {
+    file: PathBuf,
+    inner: OnceLock<Result<HttpTransport, TransportError>>,
+}
+
+impl TransportWithCa {
+    fn inner(&self) -> Result<&HttpTransport, TransportError> {
+        let setup = |reason| TransportError::Setup { reason };
+        let inner = self.inner.get_or_init(|| {
+            let pem = std::fs::read(&self.file)
+                .map_err(|error| setup(format!("{} cannot be read: {error}", self.file.display())))?;
+            HttpTransport::with_extra_roots(&pem)
+                .map_err(|error| setup(format!("{}: {error}", self.file.display())))
+        });
+        inner.as_ref().map_err(Clone::clone)
+    }
+}
+
+impl Transport for TransportWithCa {
+    fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, TransportError>> {
+        match self.inner() {
+            Ok(transport) => transport.send(request),
+            Err(error) => Box::pin(std::future::ready(Err(error))),
+        }
+    }
+}

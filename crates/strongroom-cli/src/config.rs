@@ -1,0 +1,199 @@
+//! Who asks for a token: flags first, then `config.json`, then the environment.
+
+use std::io::Read;
+use std::path::Path;
+
+use serde_json::{Map, Value};
+use strongroom::SecretString;
+
+use crate::env_vars;
+use crate::failure::Failure;
+
+/// The largest configuration that is read.
+const LARGEST: u64 = 1024 * 1024;
+const DEFAULT_HOST: &str = "login.microsoftonline.com";
+
+/// The application and what it asks for.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) authority: String,
+    pub(crate) client_id: String,
+    pub(crate) client_secret: SecretString,
+    pub(crate) scopes: Vec<String>,
+    pub(crate) instance_discovery: bool,
+    pub(crate) known_authorities: Vec<String>,
+    /// The API to call, for the daemon of the demonstration.
+    pub(crate) endpoint: Option<String>,
+}
+
+impl Config {
+    /// Reads the file, if there is one, and fills the gaps from the environment. `scopes` are the flags'.
+    pub(crate) fn load(file: Option<&Path>, scopes: &[String]) -> Result<Self, Failure> {
+        let members = file.map(read).transpose()?.unwrap_or_default();
+        let members = Members { members, file };
+        let authority = match members.text("authority")? {
+            Some(authority) => Some(authority),
+            None => authority_of_environment()?,
+        };
+        let client_id = members.text("client_id")?.or_else(|| env_vars::read(env_vars::AZURE_CLIENT_ID));
+        let secret = match members.text("client_secret")? {
+            Some(secret) => Some(secret),
+            None => members.text("secret")?,
+        };
+        if secret.is_none() && members.members.contains_key("private_key_file") {
+            return Err(members.invalid("private_key_file", "certificates are not supported by this version"));
+        }
+        let secret = secret.or_else(|| env_vars::read(env_vars::AZURE_CLIENT_SECRET));
+        let scopes = if scopes.is_empty() { members.texts("scope")? } else { scopes.to_vec() };
+        if scopes.is_empty() {
+            return Err(missing(
+                "scope",
+                "pass --scope RESOURCE/.default, or set \"scope\" in the configuration",
+            ));
+        }
+        Ok(Self {
+            authority: authority.ok_or_else(|| {
+                missing("authority", "set \"authority\" in the configuration, or AZURE_TENANT_ID")
+            })?,
+            client_id: client_id.ok_or_else(|| {
+                missing("client id", "set \"client_id\" in the configuration, or AZURE_CLIENT_ID")
+            })?,
+            client_secret: secret.ok_or_else(no_credential)?.into(),
+            scopes,
+            instance_discovery: members.flag("instance_discovery")?.unwrap_or(true),
+            known_authorities: members.texts("known_authorities")?,
+            endpoint: members.text("endpoint")?,
+        })
+    }
+}
+
+/// The members of a configuration file, read one by one so that an error can name the member and never quotes
+/// what it holds.
+struct Members<'a> {
+    members: Map<String, Value>,
+    file: Option<&'a Path>,
+}
+
+impl Members<'_> {
+    fn text(&self, name: &str) -> Result<Option<String>, Failure> {
+        match self.members.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) if text.is_empty() => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(_) => Err(self.invalid(name, "a text is expected")),
+        }
+    }
+
+    fn texts(&self, name: &str) -> Result<Vec<String>, Failure> {
+        let expected = || self.invalid(name, "an array of texts, or one text, is expected");
+        match self.members.get(name) {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::String(text)) => Ok(text.split_whitespace().map(str::to_owned).collect()),
+            Some(Value::Array(items)) => {
+                items.iter().map(|item| item.as_str().map(str::to_owned).ok_or_else(expected)).collect()
+            }
+            Some(_) => Err(expected()),
+        }
+    }
+
+    fn flag(&self, name: &str) -> Result<Option<bool>, Failure> {
+        match self.members.get(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(*flag)),
+            Some(_) => Err(self.invalid(name, "true or false is expected")),
+        }
+    }
+
+    fn invalid(&self, name: &str, problem: &str) -> Failure {
+        let file = self.file.unwrap_or(Path::new("the configuration"));
+        invalid_config(format!("{}: \"{name}\": {problem}", file.display()))
+    }
+}
+
+fn read(file: &Path) -> Result<Map<String, Value>, Failure> {
+    let unreadable = |error: std::io::Error| {
+        Failure::usage(
+            "config_unreadable",
+            format!("the configuration {} cannot be read: {error}", file.display()),
+            "check the path and its permissions",
+        )
+    };
+    let mut source = std::fs::File::open(file).map_err(unreadable)?;
+    let found = source.metadata().map_err(unreadable)?;
+    if !found.is_file() {
+        return Err(invalid_config(format!("{} is not a file", file.display())));
+    }
+    let mut bytes = Vec::new();
+    source.by_ref().take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(invalid_config(format!("{} is larger than {LARGEST} bytes", file.display())));
+    }
+    // The parser's own words could quote a secret: only the position is repeated.
+    let members: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| {
+        invalid_config(format!(
+            "{} is not a JSON object (line {}, column {})",
+            file.display(),
+            error.line(),
+            error.column()
+        ))
+    })?;
+    if members.contains_key("client_secret") || members.contains_key("secret") {
+        warn_if_others_can_read(file, &found);
+    }
+    Ok(members)
+}
+
+#[cfg(unix)]
+fn warn_if_others_can_read(file: &Path, found: &std::fs::Metadata) {
+    use std::os::unix::fs::PermissionsExt;
+    let mode = found.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        tracing::warn!(
+            "{} holds a secret and others can read it (mode {mode:04o}): chmod 600 it",
+            file.display()
+        );
+    }
+}
+
+#[cfg(not(unix))]
+fn warn_if_others_can_read(_: &Path, _: &std::fs::Metadata) {}
+
+/// `AZURE_AUTHORITY_HOST` and `AZURE_TENANT_ID`, as the Azure SDKs read them.
+fn authority_of_environment() -> Result<Option<String>, Failure> {
+    let Some(tenant) = env_vars::read(env_vars::AZURE_TENANT_ID) else { return Ok(None) };
+    if !tenant.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-')) {
+        return Err(Failure::usage(
+            "invalid_config",
+            "AZURE_TENANT_ID is neither a tenant's id nor a domain",
+            "use letters, digits, dots and dashes",
+        ));
+    }
+    let host = env_vars::read(env_vars::AZURE_AUTHORITY_HOST).unwrap_or_else(|| DEFAULT_HOST.into());
+    let host = host.trim().trim_end_matches('/');
+    let base = if host.contains("://") { host.to_owned() } else { format!("https://{host}") };
+    Ok(Some(format!("{base}/{tenant}")))
+}
+
+fn no_credential() -> Failure {
+    let other = [env_vars::AZURE_CLIENT_CERTIFICATE_PATH, env_vars::AZURE_FEDERATED_TOKEN_FILE]
+        .into_iter()
+        .find(|name| env_vars::read_os(name).is_some());
+    match other {
+        Some(name) => Failure::usage(
+            "unsupported_credential",
+            format!("{name} is set, but only client secrets are supported by this version"),
+            "set \"client_secret\" in the configuration, or AZURE_CLIENT_SECRET",
+        ),
+        None => {
+            missing("client secret", "set \"client_secret\" in the configuration, or AZURE_CLIENT_SECRET")
+        }
+    }
+}
+
+fn missing(what: &str, remedy: &str) -> Failure {
+    Failure::usage("incomplete_config", format!("no {what} is given"), remedy)
+}
+
+fn invalid_config(message: String) -> Failure {
+    Failure::usage("invalid_config", message, "see `strongroom token --help` for what the file looks like")
+}

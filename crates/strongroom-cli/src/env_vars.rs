@@ -1,0 +1,42 @@
+//! Every environment variable that the command reads.
+//!
+//! The library itself reads none. `HTTPS_PROXY` and `NO_PROXY` are honoured by the HTTP library, `SSL_CERT_FILE`
+//! and `SSL_CERT_DIR` by the TLS library where the platform's trust roots are files.
+
+use std::ffi::OsString;
+
+/// Where the cache is, if `--cache` does not say. Read by the argument parser.
+#[allow(dead_code)] // named here because it is documented here
+pub(crate) const STRONGROOM_CACHE: &str = "STRONGROOM_CACHE";
+/// Where the application is described, if `--config` does not say. Read by the argument parser.
+#[allow(dead_code)] // named here because it is documented here
+pub(crate) const STRONGROOM_CONFIG: &str = "STRONGROOM_CONFIG";
+/// What is logged: `warn`, or `strongroom=debug,hyper=info`.
+pub(crate) const STRONGROOM_LOG: &str = "STRONGROOM_LOG";
+/// The user's cache folder.
+pub(crate) const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
+/// The user's home folder.
+pub(crate) const HOME: &str = "HOME";
+/// The tenant: an id or a verified domain.
+pub(crate) const AZURE_TENANT_ID: &str = "AZURE_TENANT_ID";
+/// The application.
+pub(crate) const AZURE_CLIENT_ID: &str = "AZURE_CLIENT_ID";
+/// The application's secret.
+pub(crate) const AZURE_CLIENT_SECRET: &str = "AZURE_CLIENT_SECRET";
+/// The cloud: a host or an https URL, by default `login.microsoftonline.com`.
+pub(crate) const AZURE_AUTHORITY_HOST: &str = "AZURE_AUTHORITY_HOST";
+/// A certificate instead of a secret. Not supported yet: named in the error.
+pub(crate) const AZURE_CLIENT_CERTIFICATE_PATH: &str = "AZURE_CLIENT_CERTIFICATE_PATH";
+/// A federated token instead of a secret. Not supported yet: named in the error.
+pub(crate) const AZURE_FEDERATED_TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
+
+/// The value of a variable; empty counts as not set.
+pub(crate) fn read(name: &str) -> Option<String> {
+    read_os(name)?.into_string().ok()
+}
+
+/// The value of a variable that is a path; empty counts as not set.
+#[allow(clippy::disallowed_methods)] // the one place
+pub(crate) fn read_os(name: &str) -> Option<OsString> {
+    std::env::var_os(name).filter(|value| !value.is_empty())
+}

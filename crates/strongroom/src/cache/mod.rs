@@ -1,0 +1,221 @@
+//! The token cache: which stored token answers a request, and who fetches it when none does.
+//!
+//! This layer owns the look-up rules, the memory in front of a store (L1), single flight, what is remembered
+//! beside the document, and the counters. It must not know how a token is requested: the client hands in the
+//! request as a future.
+
+mod flight;
+mod l1;
+mod lookup;
+mod state;
+mod stats;
+
+use std::fmt;
+use std::sync::Arc;
+
+pub(crate) use self::flight::Flights;
+use self::l1::L1;
+pub use self::lookup::{AccessTokenRequest, Lookup, MissReason};
+pub(crate) use self::state::AuthorityRecord;
+use self::state::State;
+use self::stats::Counters;
+pub use self::stats::Stats;
+use crate::Error;
+use crate::persistence::Persistence;
+use crate::schema::{AccessToken, AppMetadata, Change, Credential, Dialect, Environments};
+use crate::store::{CredentialStore, DocumentStore, MemoryStore, Outcome, StoreInfo};
+use crate::time::{Clock, SystemClock, UnixSeconds};
+
+/// A cache of tokens: a bounded memory in front of a [`CredentialStore`].
+///
+/// Cheap to clone; clones share everything. One cache may serve many clients.
+///
+/// ```
+/// use strongroom::{FilePersistence, TokenCache};
+///
+/// # fn main() -> Result<(), strongroom::Error> {
+/// # let folder = tempfile::tempdir().unwrap();
+/// # let path = folder.path().join("token_cache.bin");
+/// let cache = TokenCache::with_persistence(FilePersistence::new(path)?);
+/// println!("{}, protected: {}", cache.info().location, cache.info().protection);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct TokenCache(Arc<Inner>);
+
+struct Inner {
+    store: Box<dyn CredentialStore>,
+    clock: Arc<dyn Clock>,
+    dialect: Option<Dialect>,
+    l1: L1,
+    state: State,
+    counters: Counters,
+    #[cfg_attr(not(feature = "client"), allow(dead_code))]
+    flights: Flights,
+}
+
+/// Sets up a [`TokenCache`].
+#[derive(Debug)]
+pub struct TokenCacheBuilder {
+    store: Box<dyn CredentialStore>,
+    clock: Arc<dyn Clock>,
+    dialect: Option<Dialect>,
+    l1_bytes: usize,
+}
+
+impl TokenCache {
+    /// A cache that ends with the process.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        Self::builder(MemoryStore::new()).build()
+    }
+
+    /// A cache in the document that `persistence` keeps, shared with every other MSAL.
+    pub fn with_persistence(persistence: impl Persistence + 'static) -> Self {
+        Self::builder(DocumentStore::new(persistence)).build()
+    }
+
+    /// Sets up a cache in front of `store`.
+    pub fn builder(store: impl CredentialStore + 'static) -> TokenCacheBuilder {
+        TokenCacheBuilder {
+            store: Box::new(store),
+            clock: Arc::new(SystemClock),
+            dialect: None,
+            l1_bytes: 16 * 1024 * 1024,
+        }
+    }
+
+    /// Where the cache is and how well it is protected.
+    #[must_use]
+    pub fn info(&self) -> StoreInfo {
+        self.0.store.info()
+    }
+
+    /// What the cache has done so far.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.0.counters.read()
+    }
+
+    /// Looks for an access token that answers `request`: the memory first, then the store.
+    ///
+    /// # Errors
+    /// The store cannot be read, or holds something that is no cache.
+    pub async fn find_access_token(&self, request: &AccessTokenRequest) -> Result<Lookup, Error> {
+        let lookup = lookup::find(&*self.0.store, &self.0.l1, &self.0.counters, self.now(), request).await?;
+        self.0.counters.count(&lookup);
+        Ok(lookup)
+    }
+
+    /// Stores a token as one change, removing on the way what has expired. `environments` says which hosts are
+    /// equal to the token's.
+    ///
+    /// # Errors
+    /// The token could not be stored; the store is as it was.
+    pub async fn store_access_token(
+        &self,
+        token: AccessToken,
+        environments: &Environments,
+    ) -> Result<(), Error> {
+        // MSAL Go looks for nothing where it finds no AppMetadata, so it is written with every token.
+        let app = AppMetadata {
+            client_id: token.client_id.clone(),
+            environment: token.environment.clone(),
+            family_id: None,
+        };
+        let mut change = Change::new(self.now())
+            .put(Credential::AccessToken(token))
+            .put(Credential::AppMetadata(app))
+            .environments(environments.clone())
+            .sweep_expired();
+        if let Some(dialect) = self.0.dialect {
+            change = change.dialect(dialect);
+        }
+        match self.0.store.apply(&change).await {
+            Ok(Outcome::Applied { swept }) => {
+                self.0.counters.stored(swept);
+                Ok(())
+            }
+            // Nothing was expected of the records, so none can differ from it.
+            Ok(Outcome::Lost(_)) => Ok(()),
+            Err(error) => {
+                self.0.counters.not_stored();
+                Err(error)
+            }
+        }
+    }
+
+    /// The current time by this cache's clock.
+    #[must_use]
+    pub fn now(&self) -> UnixSeconds {
+        self.0.clock.now()
+    }
+
+    #[cfg_attr(not(feature = "client"), allow(dead_code))]
+    pub(crate) fn flights(&self) -> &Flights {
+        &self.0.flights
+    }
+
+    #[cfg_attr(not(feature = "client"), allow(dead_code))]
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.0.counters
+    }
+
+    /// What is remembered of an authority that is not built in.
+    #[cfg_attr(not(feature = "client"), allow(dead_code))]
+    pub(crate) async fn remembered_authority(&self, authority: &str) -> Option<AuthorityRecord> {
+        self.0.state.authority(authority).await
+    }
+
+    /// Remembers an authority. That it cannot be remembered costs requests, nothing else, so it is only logged.
+    #[cfg_attr(not(feature = "client"), allow(dead_code))]
+    pub(crate) async fn remember_authority(&self, authority: &str, record: AuthorityRecord) {
+        self.0.state.remember_authority(authority, record).await;
+    }
+}
+
+impl TokenCacheBuilder {
+    /// The clock that tokens expire by. Default: the operating system's.
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// The shape of new application tokens, for the languages that are to find them. By default that of the
+    /// document's other ones, and [`Dialect::Python`] in a new document.
+    #[must_use]
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = Some(dialect);
+        self
+    }
+
+    /// How many bytes of tokens are kept in memory in front of the store. Default 16 MiB; the least recently
+    /// used go first.
+    #[must_use]
+    pub fn l1_bytes(mut self, bytes: usize) -> Self {
+        self.l1_bytes = bytes;
+        self
+    }
+
+    /// The cache.
+    #[must_use]
+    pub fn build(self) -> TokenCache {
+        TokenCache(Arc::new(Inner {
+            state: State::beside(self.store.state_path()),
+            store: self.store,
+            clock: self.clock,
+            dialect: self.dialect,
+            l1: L1::new(self.l1_bytes),
+            counters: Counters::default(),
+            flights: Flights::default(),
+        }))
+    }
+}
+
+impl fmt::Debug for TokenCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenCache").field("store", &self.0.store).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,336 @@
+//! The confidential client: an application with a credential of its own.
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use super::{AcquireTokenForClient, AcquireTokenSilent};
+use crate::Error;
+use crate::authority::{Authority, Discovered, Discovery, Metadata};
+use crate::cache::{AuthorityRecord, TokenCache};
+use crate::error::{Diagnose, ErrorKind};
+use crate::oauth::{Application, ClientCredential, Exchange, HttpTransport, Transport};
+use crate::schema::Scopes;
+
+/// How long what was discovered is taken for new, in seconds.
+const METADATA_LIFETIME: i64 = 86_400;
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An application that signs in with a credential of its own: a daemon, a service, a job.
+///
+/// Cheap to clone; clones share everything. Every method works under any asynchronous runtime, and has a blocking
+/// form for programs without one.
+///
+/// ```no_run
+/// use strongroom::{ClientCredential, ConfidentialClientApplication, FilePersistence, TokenCache};
+///
+/// # async fn run() -> Result<(), strongroom::Error> {
+/// let app = ConfidentialClientApplication::builder(
+///     "6731de76-14a6-49ae-97bc-6eba6914391e",
+///     "https://login.microsoftonline.com/contoso.onmicrosoft.com",
+///     ClientCredential::from_secret("the secret's value"),
+/// )
+/// .token_cache(TokenCache::with_persistence(FilePersistence::new("token_cache.bin")?))
+/// .build()?;
+///
+/// let result = app.acquire_token_for_client(["https://graph.microsoft.com/.default"]).await?;
+/// println!("from the {}", result.token_source().as_str());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ConfidentialClientApplication(pub(super) Arc<Shared>);
+
+/// What all requests of one application share.
+pub(super) struct Shared {
+    pub(super) client_id: String,
+    pub(super) credential: ClientCredential,
+    pub(super) authority: Authority,
+    pub(super) cache: TokenCache,
+    discovery: Discovery,
+    transport: OnceLock<Arc<dyn Transport>>,
+    timeout: Duration,
+    application: Application,
+    pub(super) client_capabilities: Vec<String>,
+}
+
+/// Sets up a [`ConfidentialClientApplication`].
+#[derive(Debug)]
+pub struct ConfidentialClientApplicationBuilder {
+    client_id: String,
+    authority: String,
+    credential: ClientCredential,
+    cache: Option<TokenCache>,
+    instance_discovery: bool,
+    known_authorities: Vec<String>,
+    transport: Option<Arc<dyn Transport>>,
+    timeout: Duration,
+    application: Application,
+    client_capabilities: Vec<String>,
+}
+
+impl ConfidentialClientApplication {
+    /// Sets up an application.
+    ///
+    /// `client_id` is the application's id; `authority` is `https://HOST/TENANT` with the tenant's id or a
+    /// verified domain, `https://login.microsoftonline.com/contoso.onmicrosoft.com` for example.
+    pub fn builder(
+        client_id: impl Into<String>,
+        authority: impl Into<String>,
+        credential: ClientCredential,
+    ) -> ConfidentialClientApplicationBuilder {
+        ConfidentialClientApplicationBuilder {
+            client_id: client_id.into(),
+            authority: authority.into(),
+            credential,
+            cache: None,
+            instance_discovery: true,
+            known_authorities: Vec::new(),
+            transport: None,
+            timeout: DEFAULT_TIMEOUT,
+            application: Application::default(),
+            client_capabilities: Vec::new(),
+        }
+    }
+
+    /// The application's own token for `scopes`: from the cache, else from the identity provider.
+    ///
+    /// An application asks for one resource at a time: `RESOURCE/.default`.
+    ///
+    /// # Errors
+    /// See [`AcquireTokenForClient`].
+    pub fn acquire_token_for_client(&self, scopes: impl Into<Scopes>) -> AcquireTokenForClient {
+        AcquireTokenForClient::new(self.clone(), scopes.into())
+    }
+
+    /// The application's own token for `scopes` from the cache alone, as the daemons of MSAL's older samples ask
+    /// for it before [`acquire_token_for_client`](Self::acquire_token_for_client).
+    ///
+    /// # Errors
+    /// See [`AcquireTokenSilent`].
+    pub fn acquire_token_silent(&self, scopes: impl Into<Scopes>) -> AcquireTokenSilent {
+        AcquireTokenSilent::new(self.clone(), scopes.into())
+    }
+
+    /// The cache that this application uses.
+    #[must_use]
+    pub fn token_cache(&self) -> &TokenCache {
+        &self.0.cache
+    }
+}
+
+impl ConfidentialClientApplicationBuilder {
+    /// The cache. By default one that ends with the process.
+    #[must_use]
+    pub fn token_cache(mut self, cache: TokenCache) -> Self {
+        self.cache = Some(cache);
+        self
+    }
+
+    /// Whether the public cloud may be asked about an authority's host that is not built in. Default: yes. With
+    /// `false` the host is trusted as it is, and nobody is asked about it.
+    #[must_use]
+    pub fn instance_discovery(mut self, wanted: bool) -> Self {
+        self.instance_discovery = wanted;
+        self
+    }
+
+    /// Hosts (`host` or `host:port`) that are trusted without asking anybody about them.
+    #[must_use]
+    pub fn known_authorities(mut self, hosts: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.known_authorities = hosts.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// How requests travel. By default an [`HttpTransport`] that trusts the platform's roots, made at the first
+    /// request.
+    #[must_use]
+    pub fn transport(mut self, transport: impl Transport + 'static) -> Self {
+        self.transport = Some(Arc::new(transport));
+        self
+    }
+
+    /// How long one call may spend on the network, discovery and the second try included. Default 30 s.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The application's name in the provider's logs.
+    #[must_use]
+    pub fn app_name(mut self, name: impl Into<String>) -> Self {
+        self.application.name = Some(name.into());
+        self
+    }
+
+    /// The application's version in the provider's logs.
+    #[must_use]
+    pub fn app_version(mut self, version: impl Into<String>) -> Self {
+        self.application.version = Some(version.into());
+        self
+    }
+
+    /// What the application can handle, `CP1` (claims challenges) for example; sent with each request.
+    #[must_use]
+    pub fn client_capabilities(mut self, capabilities: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.client_capabilities = capabilities.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The application.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Configuration`]: the client id or the credential is empty, the authority is not an https URL
+    /// with a tenant, is an endpoint that tenants share, or is of a kind that is not supported.
+    pub fn build(self) -> Result<ConfidentialClientApplication, Error> {
+        if self.client_id.trim().is_empty() {
+            return Err(ConfigurationError::NoClientId.into());
+        }
+        if self.credential.is_empty() {
+            return Err(ConfigurationError::NoCredential.into());
+        }
+        for text in [&self.application.name, &self.application.version].into_iter().flatten() {
+            if !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+                return Err(ConfigurationError::ApplicationName.into());
+            }
+        }
+        let authority = Authority::parse(&self.authority)?;
+        authority.require_tenant()?;
+        Ok(ConfidentialClientApplication(Arc::new(Shared {
+            client_id: self.client_id,
+            credential: self.credential,
+            authority,
+            cache: self.cache.unwrap_or_else(TokenCache::in_memory),
+            discovery: Discovery {
+                instance_discovery: self.instance_discovery,
+                known_authorities: self.known_authorities,
+            },
+            transport: self.transport.map_or_else(OnceLock::new, OnceLock::from),
+            timeout: self.timeout,
+            application: self.application,
+            client_capabilities: self.client_capabilities,
+        })))
+    }
+}
+
+impl Shared {
+    /// Requests of one call, within one deadline and under one correlation id.
+    pub(super) fn exchange(&self, correlation_id: &str) -> Exchange<'_> {
+        let transport = self.transport.get_or_init(|| Arc::new(HttpTransport::new()));
+        Exchange::new(&**transport, self.timeout, self.application.headers(correlation_id))
+    }
+
+    /// What is known of the authority without the network. `None` where the tenant's id is not known.
+    pub(super) async fn known_metadata(&self, authority: &Authority) -> Option<Metadata> {
+        match Discovery::offline(authority) {
+            Some(metadata) => Some(metadata),
+            None => self.remembered(authority).await.map(|(metadata, _)| metadata),
+        }
+    }
+
+    /// What is known of the authority, asking the network for what is missing or older than a day.
+    pub(super) async fn metadata(
+        &self,
+        authority: &Authority,
+        exchange: &Exchange<'_>,
+    ) -> Result<Metadata, Error> {
+        if let Some(metadata) = Discovery::offline(authority) {
+            return Ok(metadata);
+        }
+        let remembered = self.remembered(authority).await;
+        if let Some((metadata, age)) = &remembered
+            && (0..METADATA_LIFETIME).contains(age)
+        {
+            return Ok(metadata.clone());
+        }
+        match (self.discovery.fetch(authority, exchange).await, remembered) {
+            (Ok(metadata), _) => {
+                self.remember(authority, &metadata).await;
+                Ok(metadata)
+            }
+            // Endpoints seldom move: an outage of discovery need not be one of the application.
+            (Err(error), Some((metadata, _))) if error.kind() == ErrorKind::Network => {
+                tracing::warn!(%error, "discovery failed; going on with what is remembered");
+                Ok(metadata)
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    /// What is remembered, with its age in seconds.
+    async fn remembered(&self, authority: &Authority) -> Option<(Metadata, i64)> {
+        let record = self.cache.remembered_authority(&authority.url()).await?;
+        let age = record.age(self.cache.now());
+        let discovered = Discovered { preferred_cache: record.preferred_cache, aliases: record.aliases };
+        let metadata = Discovery::remembered(authority, &record.token_endpoint, &record.realm, discovered)?;
+        Some((metadata, age))
+    }
+
+    async fn remember(&self, authority: &Authority, metadata: &Metadata) {
+        let Some(discovered) = &metadata.discovered else { return };
+        let record = AuthorityRecord {
+            token_endpoint: metadata.token_endpoint.clone(),
+            realm: metadata.realm.clone(),
+            preferred_cache: discovered.preferred_cache.clone(),
+            aliases: discovered.aliases.clone(),
+            fetched_at: self.cache.now().get(),
+        };
+        self.cache.remember_authority(&authority.url(), record).await;
+    }
+}
+
+impl fmt::Debug for ConfidentialClientApplication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConfidentialClientApplication")
+            .field("client_id", &self.0.client_id)
+            .field("authority", &self.0.authority.url())
+            .finish_non_exhaustive()
+    }
+}
+
+/// What cannot work, whatever the network says.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ConfigurationError {
+    #[error("the client id is empty")]
+    NoClientId,
+    #[error("the client credential is empty")]
+    NoCredential,
+    #[error("the application's name or version has characters that cannot stand in an HTTP header")]
+    ApplicationName,
+    #[error("no scope is asked for")]
+    NoScopes,
+    #[error("{0} is a scope of users, and an application's own token has no user")]
+    UserScope(String),
+    #[error("the claims challenge is not a JSON object")]
+    Claims,
+}
+
+impl Diagnose for ConfigurationError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Configuration
+    }
+
+    fn code(&self) -> &str {
+        match self {
+            Self::NoClientId => "no_client_id",
+            Self::NoCredential => "no_client_credential",
+            Self::ApplicationName => "invalid_app_name",
+            Self::NoScopes | Self::UserScope(_) => "invalid_scope",
+            Self::Claims => "invalid_claims",
+        }
+    }
+
+    fn remedy(&self) -> Option<std::borrow::Cow<'_, str>> {
+        Some(
+            match self {
+                Self::NoClientId => "set the application's id",
+                Self::NoCredential => "set the client secret: its value, not its id",
+                Self::ApplicationName => "use printable ASCII characters",
+                Self::NoScopes | Self::UserScope(_) => "ask for RESOURCE/.default",
+                Self::Claims => "pass the claims as the API sent them, base64-decoded",
+            }
+            .into(),
+        )
+    }
+}

@@ -1,0 +1,13 @@
+//! The clients: the flows of MSAL, one public method each.
+//!
+//! This layer puts authority, OAuth messages and cache together. It owns no format and no storage.
+
+mod client_credentials;
+mod confidential;
+mod result;
+mod silent;
+
+pub use self::client_credentials::AcquireTokenForClient;
+pub use self::confidential::{ConfidentialClientApplication, ConfidentialClientApplicationBuilder};
+pub use self::result::{AuthenticationResult, TokenSource};
+pub use self::silent::AcquireTokenSilent;

@@ -1,0 +1,116 @@
+//! What an application gets: a token and what is known of it.
+
+use std::sync::Arc;
+
+use crate::schema::{AccessToken, Scopes};
+use crate::time::UnixSeconds;
+use crate::{Error, SecretString};
+
+/// A token and what is known of it.
+///
+/// `Debug` shows everything but the token.
+#[derive(Debug, Clone)]
+pub struct AuthenticationResult {
+    token: Arc<AccessToken>,
+    source: TokenSource,
+    now: UnixSeconds,
+    not_persisted: Option<Error>,
+}
+
+/// Where a token came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TokenSource {
+    /// The cache: no request was made.
+    Cache,
+    /// The identity provider.
+    IdentityProvider,
+}
+
+impl AuthenticationResult {
+    pub(super) fn new(
+        token: Arc<AccessToken>,
+        source: TokenSource,
+        now: UnixSeconds,
+        not_persisted: Option<Error>,
+    ) -> Self {
+        Self { token, source, now, not_persisted }
+    }
+
+    /// The access token. Not copied from the cache.
+    #[must_use]
+    pub fn access_token(&self) -> &SecretString {
+        &self.token.secret
+    }
+
+    /// How the token is presented, usually `Bearer`.
+    #[must_use]
+    pub fn token_type(&self) -> &str {
+        &self.token.token_type
+    }
+
+    /// The value of the `Authorization` header: the token's type and the token.
+    #[must_use]
+    pub fn authorization_header(&self) -> SecretString {
+        format!("{} {}", self.token.token_type, self.token.secret.expose()).into()
+    }
+
+    /// When the token ends: Unix seconds, UTC.
+    #[must_use]
+    pub fn expires_on(&self) -> UnixSeconds {
+        self.token.expires_on
+    }
+
+    /// Seconds until the token ends, counted from when this result was made.
+    #[must_use]
+    pub fn expires_in(&self) -> i64 {
+        self.token.expires_on.since(self.now)
+    }
+
+    /// From when on the token should be renewed, if the provider said so: Unix seconds, UTC.
+    #[must_use]
+    pub fn refresh_on(&self) -> Option<UnixSeconds> {
+        self.token.refresh_on
+    }
+
+    /// The scopes that were granted.
+    #[must_use]
+    pub fn scopes(&self) -> &Scopes {
+        &self.token.target
+    }
+
+    /// Whether the token came from the cache or from the identity provider.
+    #[must_use]
+    pub fn token_source(&self) -> TokenSource {
+        self.source
+    }
+
+    /// Whether the token is served although it should have been renewed.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        false
+    }
+
+    /// Whether the token is in the cache for the next run.
+    #[must_use]
+    pub fn is_persisted(&self) -> bool {
+        self.not_persisted.is_none()
+    }
+
+    /// Why the token could not be stored, if it could not. The token is good all the same.
+    #[must_use]
+    pub fn persistence_error(&self) -> Option<&Error> {
+        self.not_persisted.as_ref()
+    }
+}
+
+impl TokenSource {
+    /// The word of MSAL: `cache` or `identity_provider`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cache => "cache",
+            Self::IdentityProvider => "identity_provider",
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! The silent flow: what the cache has.
+
+use std::future::{Future, IntoFuture};
+use std::pin::Pin;
+use std::sync::Arc;
+
+use super::client_credentials::{authority_for, check_scopes, look_up};
+use super::confidential::ConfidentialClientApplication;
+use super::result::AuthenticationResult;
+use crate::cache::Lookup;
+use crate::schema::Scopes;
+use crate::{Error, block_on};
+
+/// A request to the cache for an application's own token; `.await` it or call [`blocking`](Self::blocking).
+///
+/// Its output is `None` where the cache has no token that is good for a while. No request is made.
+///
+/// # Errors
+/// `Configuration` (no scope), `Unusable` and `Storage` (what lies at the cache's location cannot be read as a
+/// cache).
+#[derive(Debug, Clone)]
+#[must_use = "nothing is looked up until this is awaited"]
+pub struct AcquireTokenSilent {
+    app: ConfidentialClientApplication,
+    scopes: Scopes,
+    tenant: Option<String>,
+}
+
+impl AcquireTokenSilent {
+    pub(super) fn new(app: ConfidentialClientApplication, scopes: Scopes) -> Self {
+        Self { app, scopes, tenant: None }
+    }
+
+    /// Looks for a token of this tenant (id or verified domain) instead of the authority's.
+    pub fn tenant_id(mut self, tenant: impl Into<String>) -> Self {
+        self.tenant = Some(tenant.into());
+        self
+    }
+
+    /// Looks on this thread, for programs without an asynchronous runtime.
+    ///
+    /// # Errors
+    /// Those of the request.
+    pub fn blocking(self) -> Result<Option<AuthenticationResult>, Error> {
+        block_on(self.run())
+    }
+
+    async fn run(self) -> Result<Option<AuthenticationResult>, Error> {
+        let shared = Arc::clone(&self.app.0);
+        check_scopes(&self.scopes)?;
+        let authority = authority_for(&shared, self.tenant.as_deref())?;
+        Ok(match look_up(&shared, &authority, &self.scopes).await? {
+            Lookup::Hit(token) => Some(shared.served(token)),
+            Lookup::Miss(_) => None,
+        })
+    }
+}
+
+impl IntoFuture for AcquireTokenSilent {
+    type Output = Result<Option<AuthenticationResult>, Error>;
+    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}

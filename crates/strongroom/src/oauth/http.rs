@@ -1,0 +1,215 @@
+//! The one implementation of [`Transport`]: HTTP over rustls, on one runtime thread of this library.
+//!
+//! A pooled connection dies with the runtime that opened it, so requests do not run on the caller's: they run on
+//! a thread of ours that is started when the first request is really sent. Until then no thread, no TLS and no
+//! trust root is touched.
+
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls_platform_verifier::Verifier;
+use tokio::runtime::Runtime;
+
+use super::transport::{HttpMethod, HttpRequest, HttpResponse, Transport, TransportError};
+use crate::persistence::BoxFuture;
+use crate::{Error, SecretBytes};
+
+/// No token response is larger.
+const LARGEST_BODY: usize = 1024 * 1024;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// HTTP/1.1 over TLS with the platform's trust roots, through the proxy that `HTTPS_PROXY` names.
+///
+/// Redirects are not followed. Connections are kept for the next request.
+pub struct HttpTransport {
+    extra_roots: Vec<CertificateDer<'static>>,
+    client: OnceLock<Result<reqwest::Client, TransportError>>,
+}
+
+impl HttpTransport {
+    /// A transport that trusts the platform's roots. Costs nothing until the first request.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { extra_roots: Vec::new(), client: OnceLock::new() }
+    }
+
+    /// A transport that trusts further roots beside the platform's: `pem` holds one or more certificates.
+    ///
+    /// # Errors
+    /// There is no certificate in `pem`, or one that cannot be read.
+    pub fn with_extra_roots(pem: &[u8]) -> Result<Self, Error> {
+        let bad = |reason: String| TransportError::Setup { reason };
+        let roots = CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| bad(format!("a certificate of the trust roots cannot be read: {error}")))?;
+        if roots.is_empty() {
+            return Err(bad("there is no PEM certificate among the trust roots".into()).into());
+        }
+        Ok(Self { extra_roots: roots, client: OnceLock::new() })
+    }
+
+    fn client(&self) -> Result<reqwest::Client, TransportError> {
+        self.client.get_or_init(|| build_client(&self.extra_roots)).clone()
+    }
+}
+
+impl Default for HttpTransport {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for HttpTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HttpTransport").field("extra_roots", &self.extra_roots.len()).finish_non_exhaustive()
+    }
+}
+
+impl Transport for HttpTransport {
+    fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, TransportError>> {
+        Box::pin(async move {
+            let runtime = runtime()?;
+            let client = self.client()?;
+            let host = host_of(&request.url);
+            let task = runtime.spawn(exchange(client, request));
+            let abort = AbortOnDrop(task.abort_handle());
+            let outcome = task.await;
+            drop(abort);
+            outcome.unwrap_or_else(|error| {
+                Err(TransportError::CutOff { host, reason: format!("the request was abandoned: {error}") })
+            })
+        })
+    }
+}
+
+/// A caller that goes away takes its request with it.
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn exchange(client: reqwest::Client, request: HttpRequest) -> Result<HttpResponse, TransportError> {
+    let host = host_of(&request.url);
+    let mut builder = match request.method {
+        HttpMethod::Get => client.get(&request.url),
+        HttpMethod::Post => client.post(&request.url),
+    };
+    for (name, value) in &request.headers {
+        builder = builder.header(*name, value);
+    }
+    if let Some(body) = request.body {
+        builder = builder.body(Bytes::from_owner(Body(body)));
+    }
+    let failed = |error: reqwest::Error| describe(&host, &error);
+    let mut response =
+        builder.timeout(request.timeout.unwrap_or(DEFAULT_TIMEOUT)).send().await.map_err(failed)?;
+    let status = response.status().as_u16();
+    let headers = response
+        .headers()
+        .iter()
+        .map(|(name, value)| {
+            (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
+        })
+        .collect();
+    let mut body = SecretBytes::default();
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        if body.len() + chunk.len() > LARGEST_BODY {
+            return Err(TransportError::TooLarge { host, limit: LARGEST_BODY });
+        }
+        body.extend(&chunk);
+    }
+    Ok(HttpResponse::new(status, headers, body))
+}
+
+/// A body that is wiped when the HTTP library has sent it.
+struct Body(SecretBytes);
+
+impl AsRef<[u8]> for Body {
+    fn as_ref(&self) -> &[u8] {
+        self.0.expose()
+    }
+}
+
+/// The runtime that requests run on: one thread, started at first need, for the rest of the process's life.
+fn runtime() -> Result<&'static Runtime, TransportError> {
+    static RUNTIME: OnceLock<Result<Runtime, TransportError>> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("strongroom-http")
+            .enable_all()
+            .build()
+            .map_err(|error| TransportError::Setup { reason: format!("no thread for requests: {error}") })
+    });
+    runtime.as_ref().map_err(Clone::clone)
+}
+
+fn build_client(extra_roots: &[CertificateDer<'static>]) -> Result<reqwest::Client, TransportError> {
+    let bad = |reason: String| TransportError::Setup { reason };
+    // Named, never the process's default: an application may have compiled in two providers and chosen none.
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = Verifier::new_with_extra_roots(extra_roots.iter().cloned(), Arc::clone(&provider))
+        .map_err(|error| bad(format!("the platform's trust roots cannot be used: {error}")))?;
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|error| bad(error.to_string()))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        .https_only(true)
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_nodelay(true)
+        .build()
+        .map_err(|error| bad(chain(&error)))
+}
+
+/// The error in the words of its deepest cause. reqwest's own would repeat the URL.
+fn describe(host: &str, error: &reqwest::Error) -> TransportError {
+    let host = host.to_owned();
+    if error.is_timeout() {
+        return TransportError::TimedOut { host };
+    }
+    let reason = chain(error);
+    let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
+    while let Some(inner) = cause {
+        let tls = inner.downcast_ref::<rustls::Error>().is_some()
+            || inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref).is_some_and(|io| {
+                (io as &(dyn StdError + 'static)).downcast_ref::<rustls::Error>().is_some()
+            });
+        if tls {
+            return TransportError::Tls { host, reason };
+        }
+        cause = inner.source();
+    }
+    if error.is_connect() {
+        TransportError::Connect { host, reason }
+    } else if error.is_builder() {
+        TransportError::Setup { reason }
+    } else {
+        TransportError::CutOff { host, reason }
+    }
+}
+
+fn chain(error: &dyn StdError) -> String {
+    let mut deepest = error;
+    while let Some(source) = deepest.source() {
+        deepest = source;
+    }
+    deepest.to_string()
+}
+
+fn host_of(url: &str) -> String {
+    url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
+}

@@ -1,0 +1,198 @@
+//! Replacing a file so that a reader, and whoever looks after a crash, finds the old content or the new, whole.
+
+use std::fs::{File, Metadata};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::PersistenceError;
+use super::access;
+use crate::time::wall_clock;
+
+/// The steps of a write, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Step {
+    /// A temporary file is created beside the document.
+    CreateTemporary,
+    /// The new content is written into it.
+    Write,
+    /// The content is made durable.
+    Sync,
+    /// It is checked that the lock is still ours and that nobody has changed the document.
+    Compare,
+    /// The temporary file takes the document's name. This is the point of no return.
+    Rename,
+    /// The name is made durable.
+    SyncDirectory,
+}
+
+/// Is told each step before it is done, and may fail it. For tests.
+pub(super) type StepObserver = Arc<dyn Fn(Step) -> io::Result<()> + Send + Sync>;
+
+/// A replacement about to be made.
+pub(super) struct Replacement<'a> {
+    /// The file itself, links followed.
+    pub(super) target: &'a Path,
+    /// What is there now.
+    pub(super) old: Option<&'a Metadata>,
+    pub(super) bytes: &'a [u8],
+    pub(super) mode: u32,
+    pub(super) observer: Option<&'a StepObserver>,
+}
+
+impl Replacement<'_> {
+    /// Replaces the file if `may_replace` still says so when all is prepared; `None` if it does not. Returns the
+    /// new file, still open.
+    ///
+    /// After an error the old file is there, except for [`Step::SyncDirectory`]: then the new one is, but may be
+    /// lost in a crash. No temporary file is left.
+    pub(super) fn run(
+        &self,
+        may_replace: impl FnOnce() -> Result<bool, PersistenceError>,
+    ) -> Result<Option<File>, PersistenceError> {
+        let directory = access::directory_of(self.target);
+        let path = temporary_path(self.target);
+
+        self.announce(Step::CreateTemporary, "create", &path)?;
+        let file = access::create_new(&path, self.mode)
+            .map_err(|source| PersistenceError::io("create", &path, source))?;
+        let mut temporary = Temporary { path: &path, renamed: false };
+        // Tells those who sweep that the writer lives. Where locks do not work, age has to tell.
+        let _ = file.try_lock();
+        if let (Some(old), true) = (self.old, access::is_shared(self.mode)) {
+            // Fails for a group that this user is not in; its members lose nothing that this user could keep.
+            let _ = access::adopt_group(&file, old);
+        }
+
+        self.announce(Step::Write, "write", &path)?;
+        (&file).write_all(self.bytes).map_err(|source| PersistenceError::io("write", &path, source))?;
+
+        self.announce(Step::Sync, "sync", &path)?;
+        file.sync_all().map_err(|source| PersistenceError::io("sync", &path, source))?;
+
+        self.announce(Step::Compare, "compare", self.target)?;
+        if !may_replace()? {
+            return Ok(None);
+        }
+
+        self.announce(Step::Rename, "replace", self.target)?;
+        match rename(&path, self.target, self.old.is_none()) {
+            Ok(()) => {}
+            // Somebody has created the file that was not there a moment ago.
+            Err(error) if self.old.is_none() && error.kind() == io::ErrorKind::AlreadyExists => {
+                return Ok(None);
+            }
+            Err(source) => return Err(rename_error(self.target, source)),
+        }
+        temporary.renamed = true;
+
+        self.announce(Step::SyncDirectory, "sync the directory", directory)?;
+        access::sync_directory(directory)
+            .map_err(|source| PersistenceError::io("sync the directory", directory, source))?;
+        Ok(Some(file))
+    }
+
+    fn announce(&self, step: Step, action: &'static str, path: &Path) -> Result<(), PersistenceError> {
+        match self.observer.map(|observe| observe(step)) {
+            Some(Err(source)) if step == Step::Rename => Err(rename_error(path, source)),
+            Some(Err(source)) => Err(PersistenceError::io(action, path, source)),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+}
+
+/// Removes the temporary files that writers of `target` left behind when they were killed.
+///
+/// A living writer holds a lock on its temporary file; the least age covers the moment between creation and
+/// lock. What cannot be removed is left: the write at hand matters more.
+pub(super) fn sweep(target: &Path) {
+    const YOUNG: Duration = Duration::from_secs(10);
+    /// Where locks do not work, the age alone decides.
+    const OLD: Duration = Duration::from_secs(3600);
+
+    let Ok(entries) = std::fs::read_dir(access::directory_of(target)) else { return };
+    for entry in entries.flatten() {
+        if !is_temporary_name(target, &entry.file_name()) {
+            continue;
+        }
+        let path = entry.path();
+        let Ok(file) = access::cautious_options().read(true).open(&path) else { continue };
+        let Ok(found) = file.metadata() else { continue };
+        if !found.is_file() || access::foreign_owner(&found).is_some() {
+            continue;
+        }
+        let age = found.modified().ok().map_or(Duration::ZERO, |time| {
+            // A time ahead of the clock was given under another clock, that is long ago.
+            wall_clock().duration_since(time).unwrap_or_else(|ahead| ahead.duration())
+        });
+        let abandoned = match file.try_lock() {
+            Ok(()) => age > YOUNG,
+            Err(std::fs::TryLockError::WouldBlock) => false,
+            Err(std::fs::TryLockError::Error(_)) => age > OLD,
+        };
+        if abandoned && std::fs::remove_file(&path).is_ok() {
+            tracing::debug!(path = %path.display(), "removed a temporary file that a dead writer had left");
+        }
+    }
+}
+
+/// Renames `from` to `to`; if `only_if_absent`, never over an existing file where the system can promise that.
+pub(super) fn rename(from: &Path, to: &Path, only_if_absent: bool) -> io::Result<()> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    if only_if_absent {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        use rustix::io::Errno;
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // The file system does not know the flag.
+            Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
+            result => return result.map_err(io::Error::from),
+        }
+    }
+    if only_if_absent && to.symlink_metadata().is_ok() {
+        return Err(io::ErrorKind::AlreadyExists.into());
+    }
+    #[allow(clippy::disallowed_methods)] // this is the layer that others are sent to
+    std::fs::rename(from, to)
+}
+
+fn rename_error(target: &Path, source: io::Error) -> PersistenceError {
+    match source.kind() {
+        io::ErrorKind::ResourceBusy | io::ErrorKind::CrossesDevices => {
+            PersistenceError::MountedAlone { path: target.to_owned(), source }
+        }
+        _ => PersistenceError::io("replace", target, source),
+    }
+}
+
+const TEMPORARY: &str = ".tmp";
+
+/// `<name>.<32 hexadecimal digits>.tmp`
+fn temporary_path(target: &Path) -> PathBuf {
+    access::with_suffix(target, &format!(".{}{TEMPORARY}", uuid::Uuid::new_v4().simple()))
+}
+
+fn is_temporary_name(target: &Path, name: &std::ffi::OsStr) -> bool {
+    let (Some(target), Some(name)) = (target.file_name(), name.to_str()) else { return false };
+    let random = target
+        .to_str()
+        .and_then(|target| name.strip_prefix(target))
+        .and_then(|rest| rest.strip_prefix('.'))
+        .and_then(|rest| rest.strip_suffix(TEMPORARY));
+    random.is_some_and(|random| random.len() == 32 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// Removes the file when dropped, unless it was renamed.
+struct Temporary<'a> {
+    path: &'a Path,
+    renamed: bool,
+}
+
+impl Drop for Temporary<'_> {
+    fn drop(&mut self) {
+        if !self.renamed {
+            let _ = std::fs::remove_file(self.path);
+        }
+    }
+}

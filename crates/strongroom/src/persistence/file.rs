@@ -1,0 +1,452 @@
+//! One document as a plain file, such as the other MSALs read and write.
+
+use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use zeroize::Zeroizing;
+
+use super::access::{self, OWNER_ONLY};
+use super::atomic::{self, Replacement, StepObserver};
+use super::revision::{Granularity, Stamp, Verdict};
+use super::{
+    BoxFuture, Fence, Loaded, Location, Persistence, PersistenceError, Protection, Revision, Saved,
+    quarantine,
+};
+use crate::{Error, SecretBytes};
+
+/// A document in a plain file: not encrypted, readable by its owner alone, shared with the other MSALs.
+///
+/// Writes are atomic and durable; a symbolic link is followed if it belongs to this user, and then the file that
+/// it names is replaced, not the link.
+///
+/// ```
+/// # fn main() -> Result<(), strongroom::Error> {
+/// let persistence = strongroom::FilePersistence::new("token_cache.bin")?;
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct FilePersistence {
+    location: PathBuf,
+    lock_path: Option<PathBuf>,
+    mode: u32,
+    max_size: u64,
+    observer: Option<StepObserver>,
+    swept: Arc<Mutex<Option<Instant>>>,
+}
+
+impl FilePersistence {
+    /// The document at `path`, with the defaults of [`builder`](Self::builder).
+    ///
+    /// # Errors
+    /// `Configuration`: the path cannot name a file.
+    pub fn new(path: impl Into<PathBuf>) -> Result<Self, Error> {
+        Self::builder(path).build()
+    }
+
+    /// The document at `path`, to be configured. Nothing needs to be there yet: the file, and the directories
+    /// that lead to it, are created at the first save.
+    pub fn builder(path: impl Into<PathBuf>) -> FilePersistenceBuilder {
+        FilePersistenceBuilder {
+            path: path.into(),
+            mode: OWNER_ONLY,
+            peers_lock: true,
+            lock_path: None,
+            max_size: 256 << 20,
+            observer: None,
+        }
+    }
+
+    fn load_now(&self) -> Result<Loaded, PersistenceError> {
+        /// A document that is replaced or written while it is read is read again, this many times in all.
+        const ATTEMPTS: u32 = 4;
+
+        let mut attempt = 1;
+        loop {
+            let last = attempt == ATTEMPTS;
+            match self.read()? {
+                Reading::Absent => {
+                    return Ok(Loaded { bytes: SecretBytes::default(), revision: Revision::absent() });
+                }
+                Reading::File(content) if content.stable || last => {
+                    let revision = Revision::of_file(
+                        content.stamp,
+                        content.bytes.expose(),
+                        content.granularity,
+                        content.stable,
+                    );
+                    return Ok(Loaded { bytes: content.bytes, revision });
+                }
+                Reading::Replaced if last => {
+                    return Err(PersistenceError::Contended {
+                        location: self.location.display().to_string(),
+                        attempts: ATTEMPTS,
+                    });
+                }
+                Reading::File(_) | Reading::Replaced => attempt += 1,
+            }
+        }
+    }
+
+    /// Reads the file as it is now.
+    fn read(&self) -> Result<Reading, PersistenceError> {
+        let (target, found) = access::resolve_links(&self.location)?;
+        let Some(found) = found else { return Ok(Reading::Absent) };
+        if let Some(found) = access::not_a_file(&found) {
+            return Err(PersistenceError::NotAFile { path: target, found });
+        }
+        access::check_directory(access::directory_of(&target))?;
+        let file = match access::cautious_options().read(true).open(&target) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::Absent),
+            Err(error) if access::is_link_error(&error) => return Ok(Reading::Replaced),
+            Err(source) => return Err(PersistenceError::io("open", &target, source)),
+        };
+        self.read_open(&file, &target)
+    }
+
+    fn read_open(&self, file: &File, target: &Path) -> Result<Reading, PersistenceError> {
+        let look = || file.metadata().map_err(|source| PersistenceError::io("look at", target, source));
+        let mut before = look()?;
+        if let Some(found) = access::not_a_file(&before) {
+            return Err(PersistenceError::NotAFile { path: target.to_owned(), found });
+        }
+        // A file system that does not let us do this lets others read no more than before.
+        if let Ok(Some(had)) = access::tighten(file, &before, self.mode) {
+            tracing::warn!(path = %target.display(), "the cache had mode {had:04o}, others could use it; tightened");
+            before = look()?;
+        }
+        let stamp = Stamp::of(&before);
+        let Some(bytes) = read_bounded(file, stamp.size, self.max_size)
+            .map_err(|source| PersistenceError::io("read", target, source))?
+        else {
+            let (path, limit) = (target.to_owned(), self.max_size);
+            return Err(PersistenceError::TooLarge { path, size: stamp.size.max(limit + 1), limit });
+        };
+        let stable = Stamp::of(&look()?) == stamp && u64::try_from(bytes.len()).ok() == Some(stamp.size);
+        let granularity = Granularity::of(file, &stamp);
+        Ok(Reading::File(Content { bytes, stamp, granularity, stable }))
+    }
+
+    fn save_now(
+        &self,
+        bytes: &[u8],
+        expected: &Revision,
+        fence: &Fence<'_>,
+    ) -> Result<Saved, PersistenceError> {
+        let size = bytes.len() as u64;
+        if size > self.max_size {
+            let (path, limit) = (self.location.clone(), self.max_size);
+            return Err(PersistenceError::TooLarge { path, size, limit });
+        }
+        let (target, old) = self.writable_target()?;
+        access::prepare_directory(access::directory_of(&target), self.mode)?;
+        self.sweep(&target);
+
+        let replacement = Replacement {
+            target: &target,
+            old: old.as_ref(),
+            bytes,
+            mode: self.mode,
+            observer: self.observer.as_ref(),
+        };
+        let may_replace = || Ok(fence.holds() && self.still_is(expected)? && fence.holds());
+        let Some(file) = replacement.run(may_replace)? else { return Ok(Saved::Conflict) };
+
+        let found = file.metadata().map_err(|source| PersistenceError::io("look at", &target, source))?;
+        // Whoever has already written into the new file has changed at least its content: with our length and
+        // our hash the revision does not cover that.
+        let stamp = Stamp::of(&found).with_size(size);
+        let granularity = Granularity::of(&file, &stamp);
+        Ok(Saved::Saved(Revision::of_file(stamp, bytes, granularity, false)))
+    }
+
+    /// Where a write goes and what is there, if it may be replaced by us.
+    fn writable_target(&self) -> Result<(PathBuf, Option<Metadata>), PersistenceError> {
+        let (target, found) = access::resolve_links(&self.location)?;
+        if let Some(found) = &found {
+            if let Some(found) = access::not_a_file(found) {
+                return Err(PersistenceError::NotAFile { path: target, found });
+            }
+            access::check_directory(access::directory_of(&target))?;
+            access::require_owner(&target, found, self.mode)?;
+        }
+        Ok((target, found))
+    }
+
+    fn remove_now(&self) -> Result<(), PersistenceError> {
+        let (target, Some(_)) = self.writable_target()? else { return Ok(()) };
+        match std::fs::remove_file(&target) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(PersistenceError::io("remove", &target, source)),
+        }
+        let directory = access::directory_of(&target);
+        access::sync_directory(directory)
+            .map_err(|source| PersistenceError::io("sync the directory", directory, source))
+    }
+
+    fn still_is(&self, revision: &Revision) -> Result<bool, PersistenceError> {
+        let found = match std::fs::metadata(&self.location) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(revision.is_absent()),
+            Err(source) => return Err(PersistenceError::io("look at", &self.location, source)),
+        };
+        match revision.compare(&Stamp::of(&found)) {
+            Verdict::Same => Ok(true),
+            Verdict::Changed => Ok(false),
+            Verdict::Young(state) => {
+                let began = Instant::now();
+                let Reading::File(content) = self.read()? else { return Ok(false) };
+                let same_file = !matches!(revision.compare(&content.stamp), Verdict::Changed);
+                Ok(same_file && content.stable && state.confirm(content.bytes.expose(), began))
+            }
+        }
+    }
+
+    fn set_aside_now(&self, expected: &Revision) -> Result<Option<String>, PersistenceError> {
+        let (target, Some(_)) = self.writable_target()? else { return Ok(None) };
+        if !self.still_is(expected)? {
+            return Ok(None);
+        }
+        let path = quarantine::set_aside(&target, expected)?;
+        Ok(path.map(|path| path.display().to_string()))
+    }
+
+    /// Looks for left-over temporary files at the first write, and then now and again.
+    fn sweep(&self, target: &Path) {
+        const INTERVAL: Duration = Duration::from_secs(600);
+        {
+            // Holds no invariant that a panic could break.
+            let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
+            if swept.is_some_and(|last| last.elapsed() < INTERVAL) {
+                return;
+            }
+            *swept = Some(Instant::now());
+        }
+        atomic::sweep(target);
+    }
+}
+
+impl Persistence for FilePersistence {
+    fn load(&self) -> BoxFuture<'_, Result<Loaded, Error>> {
+        Box::pin(async move { Ok(self.load_now()?) })
+    }
+
+    fn save<'a>(
+        &'a self,
+        bytes: &'a SecretBytes,
+        expected: &'a Revision,
+        fence: &'a Fence<'a>,
+    ) -> BoxFuture<'a, Result<Saved, Error>> {
+        Box::pin(async move { Ok(self.save_now(bytes.expose(), expected, fence)?) })
+    }
+
+    fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move { Ok(self.remove_now()?) })
+    }
+
+    fn is_current(&self, revision: &Revision) -> Result<bool, Error> {
+        Ok(self.still_is(revision)?)
+    }
+
+    fn set_aside<'a>(&'a self, expected: &'a Revision) -> BoxFuture<'a, Result<Option<String>, Error>> {
+        Box::pin(async move { Ok(self.set_aside_now(expected)?) })
+    }
+
+    fn lock_path(&self) -> Option<PathBuf> {
+        self.lock_path.clone()
+    }
+
+    fn lock_mode(&self) -> u32 {
+        self.mode
+    }
+
+    fn location(&self) -> Location {
+        Location::File(self.location.clone())
+    }
+
+    fn protection(&self) -> Protection {
+        Protection::None
+    }
+
+    fn kind(&self) -> &'static str {
+        "file"
+    }
+}
+
+impl fmt::Debug for FilePersistence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FilePersistence")
+            .field("location", &self.location)
+            .field("lock_path", &self.lock_path)
+            .field("mode", &format_args!("{:04o}", self.mode))
+            .field("max_size", &self.max_size)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Configures a [`FilePersistence`].
+#[must_use]
+pub struct FilePersistenceBuilder {
+    path: PathBuf,
+    mode: u32,
+    peers_lock: bool,
+    lock_path: Option<PathBuf>,
+    max_size: u64,
+    observer: Option<StepObserver>,
+}
+
+impl FilePersistenceBuilder {
+    /// Permission bits of the document and of our side files, 0600 by default. 0660 shares them with the
+    /// directory's group: then files of other owners are accepted.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// Whether the lock file of the other MSALs is taken for a write, by default yes. Without it a write costs
+    /// less, and only Strongroom may use the file.
+    pub fn peers_lock(mut self, wanted: bool) -> Self {
+        self.peers_lock = wanted;
+        self
+    }
+
+    /// The lock file of the other MSALs, by default the document's path with `.lockfile` appended.
+    pub fn lock_path(mut self, path: impl Into<PathBuf>) -> Self {
+        self.lock_path = Some(path.into());
+        self.peers_lock = true;
+        self
+    }
+
+    /// The largest document that is read or written, in bytes; 256 MiB by default.
+    pub fn max_size(mut self, bytes: u64) -> Self {
+        self.max_size = bytes;
+        self
+    }
+
+    /// Tells `observer` each step of a write before it is done, and fails the step if it says so. For tests.
+    #[cfg(any(test, feature = "test-support"))]
+    pub fn observe_steps(
+        mut self,
+        observer: Arc<dyn Fn(super::Step) -> io::Result<()> + Send + Sync>,
+    ) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// The persistence. Touches no file.
+    ///
+    /// # Errors
+    /// `Configuration`: a path cannot name a file (`invalid_path`), the lock path is a file that Strongroom uses
+    /// for something else (`lock_path_taken`), or the mode gives others access or takes it from the owner
+    /// (`invalid_mode`).
+    pub fn build(self) -> Result<FilePersistence, Error> {
+        let location = absolute(&self.path)?;
+        if self.mode & !0o660 != 0 || self.mode & OWNER_ONLY != OWNER_ONLY {
+            return Err(PersistenceError::InvalidMode { mode: self.mode }.into());
+        }
+        let lock_path = match (self.peers_lock, &self.lock_path) {
+            (false, _) => None,
+            (true, None) => Some(access::with_suffix(&location, super::lock::PEERS_SUFFIX)),
+            (true, Some(path)) => Some(checked_lock_path(path, &location)?),
+        };
+        Ok(FilePersistence {
+            location,
+            lock_path,
+            mode: self.mode,
+            max_size: self.max_size,
+            observer: self.observer,
+            swept: Arc::default(),
+        })
+    }
+}
+
+impl fmt::Debug for FilePersistenceBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FilePersistenceBuilder").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+fn checked_lock_path(path: &Path, location: &Path) -> Result<PathBuf, PersistenceError> {
+    const TAKEN: [(&str, &str); 5] = [
+        ("", "the document itself"),
+        (".lock", "the lock file of Strongroom's own processes"),
+        (".flight", "the file that coordinates requests"),
+        (".state", "the file of Strongroom's own records"),
+        (".state.lock", "the lock file of Strongroom's own records"),
+    ];
+    let path = absolute(path)?;
+    match TAKEN.iter().find(|(suffix, _)| names_same(&path, &access::with_suffix(location, suffix))) {
+        Some((_, role)) => Err(PersistenceError::LockPathTaken { path, document: location.to_owned(), role }),
+        None => Ok(path),
+    }
+}
+
+/// The path from the root, so that a later change of the working directory does not move the document.
+fn absolute(path: &Path) -> Result<PathBuf, PersistenceError> {
+    let invalid = || PersistenceError::InvalidPath { path: path.to_owned() };
+    let absolute = std::path::absolute(path).map_err(|_| invalid())?;
+    match (absolute.parent(), absolute.file_name()) {
+        // Puts `name/` right as well.
+        (Some(parent), Some(name)) => Ok(parent.join(name)),
+        _ => Err(invalid()),
+    }
+}
+
+/// Whether two paths name the same file, their directories spelled differently perhaps.
+fn names_same(one: &Path, other: &Path) -> bool {
+    let directory = |path: &Path| {
+        let directory = access::directory_of(path);
+        directory.canonicalize().unwrap_or_else(|_| directory.to_owned())
+    };
+    one.file_name() == other.file_name() && directory(one) == directory(other)
+}
+
+enum Reading {
+    Absent,
+    /// The path named another file when it was opened than when it was looked at.
+    Replaced,
+    File(Content),
+}
+
+struct Content {
+    bytes: SecretBytes,
+    stamp: Stamp,
+    granularity: Granularity,
+    /// Nobody has written to the file while it was read.
+    stable: bool,
+}
+
+/// The content of a file of about `size` bytes; `None` if it has more than `limit`.
+fn read_bounded(mut file: &File, size: u64, limit: u64) -> io::Result<Option<SecretBytes>> {
+    if size > limit {
+        return Ok(None);
+    }
+    // One byte more than expected, so that the end is seen without another buffer.
+    let expected = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
+    let mut buffer = Zeroizing::new(vec![0; expected + 1]);
+    let mut length = 0;
+    loop {
+        match file.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+        if length as u64 > limit {
+            return Ok(None);
+        }
+        if length == buffer.len() {
+            // It grows while it is read. A plain `resize` could leave a copy behind that is not wiped.
+            let mut larger = Zeroizing::new(vec![0; 2 * length]);
+            larger[..length].copy_from_slice(&buffer);
+            buffer = larger;
+        }
+    }
+    buffer.truncate(length);
+    Ok(Some(SecretBytes::from(std::mem::take(&mut *buffer))))
+}
