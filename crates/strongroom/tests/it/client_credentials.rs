@@ -142,7 +142,10 @@ fn each_tenant_has_a_token_of_its_own() {
         let mut twin = clients["clients"][0].clone();
         twin["tenant"] = json!(other);
         clients["clients"].as_array_mut().unwrap().push(twin);
-        clients["tenants"].as_array_mut().unwrap().push(json!({ "id": other, "domains": ["fabrikam.localhost"] }));
+        clients["tenants"]
+            .as_array_mut()
+            .unwrap()
+            .push(json!({ "id": other, "domains": ["fabrikam.localhost"] }));
     });
     let app = scene.app();
     let scope = scene.ready().scope.as_str();
@@ -166,7 +169,8 @@ fn a_domain_is_resolved_once_and_a_new_process_knows_it() {
     let first = scene.acquire(&scene.builder_for(&authority).build().unwrap()).unwrap();
     let stats = scene.sts.stats();
     assert_eq!((stats.token, stats.openid_configuration, stats.discovery), (1, 1, 0));
-    let realm = scene.document()["AccessToken"].as_object().unwrap().values().next().unwrap()["realm"].clone();
+    let realm =
+        scene.document()["AccessToken"].as_object().unwrap().values().next().unwrap()["realm"].clone();
     assert_eq!(realm, scene.ready().tenant.as_str());
 
     let later = scene.builder_for(&authority).transport(NoTransport).build().unwrap();
@@ -230,7 +234,9 @@ fn a_claims_challenge_goes_past_the_cache_and_capabilities_do_not() {
     assert_ne!(first.access_token(), second.access_token());
     assert_eq!(
         recorder.sent().last().unwrap().parameter("claims"),
-        Some(r#"{"access_token":{"nbf":{"essential":true,"value":"1702682181"},"xms_cc":{"values":["CP1"]}}}"#)
+        Some(
+            r#"{"access_token":{"nbf":{"essential":true,"value":"1702682181"},"xms_cc":{"values":["CP1"]}}}"#
+        )
     );
     assert_eq!(scene.acquire(&app).unwrap().access_token(), second.access_token());
     let stats = app.token_cache().stats();
@@ -245,13 +251,8 @@ fn a_claims_challenge_goes_past_the_cache_and_capabilities_do_not() {
 fn a_request_says_who_asks_and_carries_what_entra_wants_to_see() {
     let scene = Scene::new();
     let recorder = Recorder::new(scene.http());
-    let app = scene
-        .builder()
-        .transport(recorder.clone())
-        .app_name("nightly")
-        .app_version("1.2")
-        .build()
-        .unwrap();
+    let app =
+        scene.builder().transport(recorder.clone()).app_name("nightly").app_version("1.2").build().unwrap();
     scene.acquire(&app).unwrap();
     let sent = recorder.sent();
     let [discovery, request] = &sent[..] else { panic!("{sent:?}") };
@@ -309,7 +310,8 @@ fn each_request_has_an_id_of_its_own_unless_the_caller_gives_one() {
 fn the_default_scope_is_found_again_whatever_the_provider_names_it() {
     let scene = Scene::new();
     let fault = strongroom_sts::Fault::new(strongroom_sts::Endpoint::Token).body(
-        json!({"token_type": "Bearer", "expires_in": 3599, "access_token": "t", "scope": "read write"}).to_string(),
+        json!({"token_type": "Bearer", "expires_in": 3599, "access_token": "t", "scope": "read write"})
+            .to_string(),
     );
     scene.sts.add_fault(fault).unwrap();
     let app = scene.app();

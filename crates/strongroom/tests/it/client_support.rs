@@ -4,14 +4,15 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
 use strongroom::{
     AuthenticationResult, BoxFuture, ClientCredential, Clock, ConfidentialClientApplication,
     ConfidentialClientApplicationBuilder, DocumentStore, Error, FilePersistence, HttpMethod, HttpRequest,
-    HttpResponse, HttpTransport, SecretBytes, SystemClock, TokenCache, Transport, TransportError, UnixSeconds,
+    HttpResponse, HttpTransport, SecretBytes, SystemClock, TokenCache, Transport, TransportError,
+    UnixSeconds,
 };
 use strongroom_sts::{Config, Ready, RunningSts, Stats, spawn};
 use tempfile::TempDir;
@@ -30,13 +31,12 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn new() -> Self {
-        Self::in_folder(tempfile::tempdir().unwrap())
+        Self::in_folder(provider_folder())
     }
 
     /// A provider whose registrations `edit` has changed.
     pub(crate) fn edited(edit: impl FnOnce(&mut Value)) -> Self {
-        let state = tempfile::tempdir().unwrap();
-        drop(spawn(Config::new(state.path())).unwrap());
+        let state = provider_folder();
         let path = state.path().join("clients.json");
         let mut clients: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
         edit(&mut clients);
@@ -129,10 +129,7 @@ impl Scene {
     }
 
     /// The application's token for the sample API.
-    pub(crate) fn acquire(
-        &self,
-        app: &ConfidentialClientApplication,
-    ) -> Result<AuthenticationResult, Error> {
+    pub(crate) fn acquire(&self, app: &ConfidentialClientApplication) -> Result<AuthenticationResult, Error> {
         app.acquire_token_for_client(self.ready().scope.as_str()).blocking()
     }
 
@@ -158,6 +155,31 @@ impl Scene {
     pub(crate) fn wait_for(&self, wished: impl FnMut(&Stats) -> bool) {
         let reached = self.sts.wait_for_stats(PATIENCE, wished);
         assert!(reached.is_some(), "the provider saw {:?}", self.sts.stats());
+    }
+}
+
+/// The state folder of a provider of its own. Keys are made once for all of them: that takes longest.
+fn provider_folder() -> TempDir {
+    static FIRST: LazyLock<TempDir> = LazyLock::new(|| {
+        let folder = tempfile::tempdir().unwrap();
+        drop(spawn(Config::new(folder.path())).unwrap());
+        folder
+    });
+    let folder = tempfile::tempdir().unwrap();
+    copy(FIRST.path(), folder.path());
+    folder
+}
+
+fn copy(from: &Path, to: &Path) {
+    for entry in std::fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            std::fs::create_dir(&target).unwrap();
+            std::fs::set_permissions(&target, entry.metadata().unwrap().permissions()).unwrap();
+            copy(&entry.path(), &target);
+        } else {
+            std::fs::copy(entry.path(), target).unwrap();
+        }
     }
 }
 
@@ -224,6 +246,10 @@ impl Sent {
 
     pub(crate) fn parameter(&self, name: &str) -> Option<&str> {
         self.form.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+
+    pub(crate) fn has_a_secret(&self) -> bool {
+        self.parameter("client_secret").is_some()
     }
 
     pub(crate) fn host(&self) -> String {
