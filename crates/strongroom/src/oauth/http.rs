@@ -184,14 +184,10 @@ fn describe(host: &str, error: &reqwest::Error) -> TransportError {
     let reason = chain(error);
     let mut cause: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(inner) = cause {
-        let tls = inner.downcast_ref::<rustls::Error>().is_some()
-            || inner.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref).is_some_and(|io| {
-                (io as &(dyn StdError + 'static)).downcast_ref::<rustls::Error>().is_some()
-            });
-        if tls {
+        if inner.is::<rustls::Error>() {
             return TransportError::Tls { host, reason };
         }
-        cause = inner.source();
+        cause = next_cause(inner);
     }
     if error.is_connect() {
         TransportError::Connect { host, reason }
@@ -202,12 +198,21 @@ fn describe(host: &str, error: &reqwest::Error) -> TransportError {
     }
 }
 
-fn chain(error: &dyn StdError) -> String {
+/// The text of the deepest cause.
+fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut deepest = error;
-    while let Some(source) = deepest.source() {
-        deepest = source;
+    while let Some(cause) = next_cause(deepest) {
+        deepest = cause;
     }
     deepest.to_string()
+}
+
+/// What caused `error`. An I/O error that wraps another one does not report that one, but that one's cause.
+fn next_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    match error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref) {
+        Some(wrapped) => Some(wrapped),
+        None => error.source(),
+    }
 }
 
 fn host_of(url: &str) -> String {
