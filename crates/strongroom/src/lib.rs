@@ -33,6 +33,7 @@ mod error;
 #[cfg(feature = "client")]
 mod oauth;
 mod persistence;
+mod platform;
 mod schema;
 mod secret;
 mod store;
@@ -62,7 +63,8 @@ pub use self::schema::{
 };
 pub use self::secret::{SecretBytes, SecretString};
 pub use self::store::{
-    CredentialStore, DocumentStore, DocumentStoreBuilder, MemoryStore, Outcome, Record, StoreInfo,
+    CredentialStore, DocumentStore, DocumentStoreBuilder, Lead, LeadGuard, MemoryStore, Outcome, Record,
+    StoreInfo,
 };
 pub use self::time::{Clock, SystemClock, UnixSeconds};
 pub use self::wait::{BoxFuture, block_on};

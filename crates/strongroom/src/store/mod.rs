@@ -8,6 +8,7 @@ mod memory;
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 pub use self::document::{DocumentStore, DocumentStoreBuilder};
 pub use self::memory::MemoryStore;
@@ -44,12 +45,52 @@ pub trait CredentialStore: fmt::Debug + Send + Sync {
     /// The store cannot be looked at.
     fn generation(&self) -> Result<Option<u64>, Error>;
 
+    /// Single flight among the processes and hosts that share the store: takes the lead in fetching the credential
+    /// `key`, or waits at most `patience` for whoever has it. With no patience at all it only tries.
+    ///
+    /// No two lead for one key at a time; a leader that dies is succeeded at once. A slow key never delays another.
+    /// By default there is nothing to agree by, and everybody fetches for himself.
+    fn lead<'a>(&'a self, key: &'a CredentialKey, patience: Duration) -> BoxFuture<'a, Lead> {
+        let _ = (key, patience);
+        Box::pin(std::future::ready(Lead::Unavailable))
+    }
+
     /// Where the store is and how well it is protected.
     fn info(&self) -> StoreInfo;
 
     /// Where the library may keep its own small file of remembered facts (`<location>.state`), if anywhere.
     fn state_path(&self) -> Option<PathBuf> {
         None
+    }
+}
+
+/// What [`CredentialStore::lead`] says.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Lead {
+    /// The caller leads until it drops the guard: look again, then fetch and store, then drop it.
+    Taken(LeadGuard),
+    /// Somebody else led and is done, or dead: look again.
+    Ended,
+    /// Somebody else leads, and the patience is used up.
+    Busy,
+    /// Nothing can be agreed here: fetch without leading.
+    Unavailable,
+}
+
+/// The lead in fetching one credential. Dropping it wakes all who wait.
+pub struct LeadGuard(#[allow(dead_code)] Box<dyn Send + Sync>);
+
+impl LeadGuard {
+    /// A guard that drops `held`, a lock or a lease, when it is dropped itself.
+    pub fn new(held: impl Send + Sync + 'static) -> Self {
+        Self(Box::new(held))
+    }
+}
+
+impl fmt::Debug for LeadGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LeadGuard")
     }
 }
 

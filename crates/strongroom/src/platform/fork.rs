@@ -1,0 +1,209 @@
+//! What a forked child must not inherit: locks, waiters, runtimes.
+//!
+//! A kernel lock belongs to an open file, which parent and child share after a fork: a child that keeps the
+//! descriptor keeps the lock of a parent that was killed. So a handler in the child closes the descriptors of all
+//! locks, without unlocking. What lives in memory (queues, threads, runtimes) is recognised by the generation, a
+//! number that is another one in the child; comparing it costs no system call.
+
+use std::fmt;
+use std::fs::File;
+use std::mem::ManuallyDrop;
+use std::ops::Deref;
+use std::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+
+/// Counts the forks between this process and the one that first used this library.
+static GENERATION: AtomicU32 = AtomicU32::new(0);
+
+/// Tells a process from the parent that it was forked from.
+pub(crate) fn generation() -> u32 {
+    imp::install();
+    GENERATION.load(Ordering::Relaxed)
+}
+
+/// A file that exists in the process that opened it alone: a forked child closes its descriptor at once.
+pub(crate) struct OwnFile {
+    file: ManuallyDrop<File>,
+    generation: u32,
+    #[cfg_attr(not(unix), allow(dead_code))]
+    slot: Option<usize>,
+}
+
+impl OwnFile {
+    pub(crate) fn new(file: File) -> Self {
+        let generation = generation();
+        let slot = imp::register(&file);
+        Self { file: ManuallyDrop::new(file), generation, slot }
+    }
+
+    /// Whether this is the process that opened the file. In a child the descriptor is closed, and its number may
+    /// be that of another file by now.
+    pub(crate) fn is_own(&self) -> bool {
+        self.generation == generation()
+    }
+}
+
+impl Deref for OwnFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for OwnFile {
+    fn drop(&mut self) {
+        if !self.is_own() {
+            return;
+        }
+        if let Some(slot) = self.slot {
+            imp::unregister(slot);
+        }
+        // SAFETY: `file` is not used after this, and dropped nowhere else.
+        unsafe { ManuallyDrop::drop(&mut self.file) }
+    }
+}
+
+impl fmt::Debug for OwnFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.file.fmt(f)
+    }
+}
+
+/// A value that each process makes for itself. A child never touches its parent's, which may have been locked at
+/// the moment of the fork and whose threads it does not have.
+pub(crate) struct PerProcess<T: 'static> {
+    slot: AtomicPtr<Slot<T>>,
+    make: fn() -> T,
+}
+
+struct Slot<T> {
+    generation: u32,
+    value: T,
+}
+
+impl<T: Send + Sync> PerProcess<T> {
+    pub(crate) const fn new(make: fn() -> T) -> Self {
+        Self { slot: AtomicPtr::new(std::ptr::null_mut()), make }
+    }
+
+    /// This process's value, made at the first call. A parent's stays where it is, unused.
+    pub(crate) fn get(&'static self) -> &'static T {
+        let generation = generation();
+        let mut current = self.slot.load(Ordering::Acquire);
+        loop {
+            // SAFETY: a pointer that is not null came from `Box::into_raw` below and is never freed once it was
+            // published, so it is valid for ever.
+            if let Some(slot) = unsafe { current.as_ref() }
+                && slot.generation == generation
+            {
+                return &slot.value;
+            }
+            let made = Box::into_raw(Box::new(Slot { generation, value: (self.make)() }));
+            match self.slot.compare_exchange(current, made, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => current = made,
+                Err(others) => {
+                    // SAFETY: it was not published, so this is its only owner.
+                    drop(unsafe { Box::from_raw(made) });
+                    current = others;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(unix)]
+mod imp {
+    use std::fs::File;
+    use std::os::fd::AsRawFd as _;
+    use std::sync::Once;
+    use std::sync::atomic::{AtomicI32, Ordering};
+
+    use super::GENERATION;
+
+    /// More locks than that are not held at a time; one without a place here is still closed by an exec.
+    const MOST: usize = 1024;
+    const FREE: i32 = -1;
+
+    static DESCRIPTORS: [AtomicI32; MOST] = [const { AtomicI32::new(FREE) }; MOST];
+
+    pub(super) fn install() {
+        static INSTALLED: Once = Once::new();
+        INSTALLED.call_once(|| {
+            // SAFETY: the handler does only what is allowed between fork and exec: it touches atomics and calls
+            // `close`. Where it cannot be installed (no memory), forking is as unsafe as in other libraries.
+            unsafe { libc::pthread_atfork(None, None, Some(in_child)) };
+        });
+    }
+
+    extern "C" fn in_child() {
+        GENERATION.fetch_add(1, Ordering::Relaxed);
+        for descriptor in &DESCRIPTORS {
+            let descriptor = descriptor.swap(FREE, Ordering::Relaxed);
+            if descriptor != FREE {
+                // SAFETY: the descriptor is open, because its owner takes it off the list before closing it; and
+                // nobody in this child uses it, because `OwnFile` compares the generation.
+                unsafe { libc::close(descriptor) };
+            }
+        }
+    }
+
+    pub(super) fn register(file: &File) -> Option<usize> {
+        let descriptor = file.as_raw_fd();
+        DESCRIPTORS.iter().position(|place| {
+            place.compare_exchange(FREE, descriptor, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        })
+    }
+
+    pub(super) fn unregister(slot: usize) {
+        DESCRIPTORS[slot].store(FREE, Ordering::Relaxed);
+    }
+}
+
+#[cfg(not(unix))]
+mod imp {
+    use std::fs::File;
+
+    pub(super) fn install() {}
+
+    pub(super) fn register(_file: &File) -> Option<usize> {
+        None
+    }
+
+    pub(super) fn unregister(_slot: usize) {}
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_does_not_keep_the_lock_of_its_parent() {
+        static VALUE: PerProcess<u32> = PerProcess::new(std::process::id);
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let open = || std::fs::OpenOptions::new().create(true).append(true).open(&path).unwrap();
+        let held = OwnFile::new(open());
+        held.lock().unwrap();
+        assert_eq!(*VALUE.get(), std::process::id());
+        // SAFETY: the child calls nothing but what is allowed after a fork: atomics, `fcntl` and `_exit`.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            use std::os::fd::AsRawFd as _;
+            // SAFETY: as above.
+            unsafe {
+                let open = libc::fcntl(held.as_raw_fd(), libc::F_GETFD) != -1;
+                libc::_exit(i32::from(open || held.is_own()));
+            }
+        }
+        assert!(child > 0);
+        let mut status = 0;
+        // SAFETY: `status` outlives the call.
+        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+        assert_eq!(status, 0, "the child still has the descriptor");
+        assert!(held.is_own());
+        assert!(open().try_lock().is_err(), "the parent still has its lock");
+        drop(held);
+        open().try_lock().unwrap();
+    }
+}

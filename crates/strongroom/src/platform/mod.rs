@@ -1,0 +1,6 @@
+//! What only the operating system's own interface can do: the one place with unsafe code.
+//!
+//! This module owns safe wrappers with types of the standard library. It must not know what they are used for.
+#![allow(unsafe_code)]
+
+pub(crate) mod fork;
