@@ -11,6 +11,7 @@ use zeroize::Zeroizing;
 
 use super::access::{self, OWNER_ONLY};
 use super::atomic::{self, Replacement, StepObserver};
+use super::file_system::FileSystem;
 use super::revision::{Granularity, Stamp, Verdict};
 use super::{
     BoxFuture, Fence, Loaded, Location, Persistence, PersistenceError, Protection, Revision, Saved,
@@ -72,13 +73,9 @@ impl FilePersistence {
                     return Ok(Loaded { bytes: SecretBytes::default(), revision: Revision::absent() });
                 }
                 Reading::File(content) if content.stable || last => {
-                    let revision = Revision::of_file(
-                        content.stamp,
-                        content.bytes.expose(),
-                        content.granularity,
-                        content.stable,
-                    );
-                    return Ok(Loaded { bytes: content.bytes, revision });
+                    let Content { bytes, stamp, granularity, stable } = content;
+                    let revision = Revision::of_file(stamp, &bytes, granularity, stable);
+                    return Ok(Loaded { bytes, revision });
                 }
                 Reading::Replaced if last => {
                     return Err(PersistenceError::Contended {
@@ -93,6 +90,14 @@ impl FilePersistence {
 
     /// Reads the file as it is now.
     fn read(&self) -> Result<Reading, PersistenceError> {
+        match self.open()? {
+            Opened::Absent => Ok(Reading::Absent),
+            Opened::Replaced => Ok(Reading::Replaced),
+            Opened::File(file, target) => self.read_open(&file, &target),
+        }
+    }
+
+    fn open(&self) -> Result<Opened, PersistenceError> {
         let (target, found) = access::resolve_links(&self.location)?;
         if let Some(found) = found.as_ref().and_then(access::not_a_file) {
             return Err(PersistenceError::NotAFile { path: target, found });
@@ -100,15 +105,14 @@ impl FilePersistence {
         // Also where nothing is yet: a request whose token could never be stored is better not sent.
         access::check_directory(access::directory_of(&target))?;
         if found.is_none() {
-            return Ok(Reading::Absent);
+            return Ok(Opened::Absent);
         }
-        let file = match access::cautious_options().read(true).open(&target) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::Absent),
-            Err(error) if access::is_link_error(&error) => return Ok(Reading::Replaced),
-            Err(source) => return Err(PersistenceError::io("open", &target, source)),
-        };
-        self.read_open(&file, &target)
+        match access::cautious_options().read(true).open(&target) {
+            Ok(file) => Ok(Opened::File(file, target)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Opened::Absent),
+            Err(error) if access::is_link_error(&error) => Ok(Opened::Replaced),
+            Err(source) => Err(PersistenceError::io("open", &target, source)),
+        }
     }
 
     fn read_open(&self, file: &File, target: &Path) -> Result<Reading, PersistenceError> {
@@ -130,13 +134,13 @@ impl FilePersistence {
             return Err(PersistenceError::TooLarge { path, size: stamp.size.max(limit + 1), limit });
         };
         let stable = Stamp::of(&look()?) == stamp && u64::try_from(bytes.len()).ok() == Some(stamp.size);
-        let granularity = Granularity::of(file, &stamp);
+        let granularity = Granularity::of(FileSystem::of(file), &stamp);
         Ok(Reading::File(Content { bytes, stamp, granularity, stable }))
     }
 
     fn save_now(
         &self,
-        bytes: &[u8],
+        bytes: &SecretBytes,
         expected: &Revision,
         fence: &Fence<'_>,
     ) -> Result<Saved, PersistenceError> {
@@ -152,18 +156,18 @@ impl FilePersistence {
         let replacement = Replacement {
             target: &target,
             old: old.as_ref(),
-            bytes,
+            bytes: bytes.expose(),
             mode: self.mode,
             observer: self.observer.as_ref(),
         };
-        let may_replace = || Ok(fence.holds() && self.still_is(expected)? && fence.holds());
+        let may_replace = || Ok(fence.holds() && self.still_is(expected, true)? && fence.holds());
         let Some(file) = replacement.run(may_replace)? else { return Ok(Saved::Conflict) };
 
         let found = file.metadata().map_err(|source| PersistenceError::io("look at", &target, source))?;
         // Whoever has already written into the new file has changed at least its content: with our length and
-        // our hash the revision does not cover that.
+        // our bytes the revision does not cover that.
         let stamp = Stamp::of(&found).with_size(size);
-        let granularity = Granularity::of(&file, &stamp);
+        let granularity = Granularity::of(FileSystem::of(&file), &stamp);
         Ok(Saved::Saved(Revision::of_file(stamp, bytes, granularity, false)))
     }
 
@@ -192,7 +196,9 @@ impl FilePersistence {
             .map_err(|source| PersistenceError::io("sync the directory", directory, source))
     }
 
-    fn still_is(&self, revision: &Revision) -> Result<bool, PersistenceError> {
+    /// Whether the path still names this state of the document. With `exact` equal stamps are not relied upon
+    /// while they are young, as a look-up does for a moment.
+    fn still_is(&self, revision: &Revision, exact: bool) -> Result<bool, PersistenceError> {
         let found = match std::fs::metadata(&self.location) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(revision.is_absent()),
@@ -201,18 +207,29 @@ impl FilePersistence {
         match revision.compare(&Stamp::of(&found)) {
             Verdict::Same => Ok(true),
             Verdict::Changed => Ok(false),
-            Verdict::Young(state) => {
-                let began = Instant::now();
-                let Reading::File(content) = self.read()? else { return Ok(false) };
-                let same_file = !matches!(revision.compare(&content.stamp), Verdict::Changed);
-                Ok(same_file && content.stable && state.confirm(content.bytes.expose(), began))
+            Verdict::Young(state) if exact || state.is_due() => {
+                state.confirm(Instant::now(), |content| self.has_content(revision, content))
             }
+            Verdict::Young(_) => Ok(true),
         }
+    }
+
+    /// Whether this revision's file is there and has this content.
+    fn has_content(&self, revision: &Revision, content: &[u8]) -> Result<bool, PersistenceError> {
+        let Opened::File(file, target) = self.open()? else { return Ok(false) };
+        let bears_the_stamps = || {
+            let found = file.metadata().map_err(|source| PersistenceError::io("look at", &target, source))?;
+            Ok(!matches!(revision.compare(&Stamp::of(&found)), Verdict::Changed))
+        };
+        let is_equal = || {
+            is_content_of(&file, content).map_err(|source| PersistenceError::io("read", &target, source))
+        };
+        Ok(bears_the_stamps()? && is_equal()? && bears_the_stamps()?)
     }
 
     fn set_aside_now(&self, expected: &Revision) -> Result<Option<String>, PersistenceError> {
         let (target, Some(_)) = self.writable_target()? else { return Ok(None) };
-        if !self.still_is(expected)? {
+        if !self.still_is(expected, true)? {
             return Ok(None);
         }
         let path = quarantine::set_aside(&target, expected)?;
@@ -245,7 +262,7 @@ impl Persistence for FilePersistence {
         expected: &'a Revision,
         fence: &'a Fence<'a>,
     ) -> BoxFuture<'a, Result<Saved, Error>> {
-        Box::pin(async move { Ok(self.save_now(bytes.expose(), expected, fence)?) })
+        Box::pin(async move { Ok(self.save_now(bytes, expected, fence)?) })
     }
 
     fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
@@ -253,7 +270,7 @@ impl Persistence for FilePersistence {
     }
 
     fn is_current(&self, revision: &Revision) -> Result<bool, Error> {
-        Ok(self.still_is(revision)?)
+        Ok(self.still_is(revision, false)?)
     }
 
     fn set_aside<'a>(&'a self, expected: &'a Revision) -> BoxFuture<'a, Result<Option<String>, Error>> {
@@ -409,6 +426,14 @@ fn names_same(one: &Path, other: &Path) -> bool {
     one.file_name() == other.file_name() && directory(one) == directory(other)
 }
 
+enum Opened {
+    Absent,
+    /// The path named another file when it was opened than when it was looked at.
+    Replaced,
+    /// The file itself and its path, links followed.
+    File(File, PathBuf),
+}
+
 enum Reading {
     Absent,
     /// The path named another file when it was opened than when it was looked at.
@@ -431,25 +456,38 @@ fn read_bounded(mut file: &File, size: u64, limit: u64) -> io::Result<Option<Sec
     }
     // One byte more than expected, so that the end is seen without another buffer.
     let expected = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    let mut buffer = Zeroizing::new(vec![0; expected + 1]);
-    let mut length = 0;
+    let mut buffer = Zeroizing::new(Vec::with_capacity(expected + 1));
     loop {
-        match file.read(&mut buffer[length..]) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        let room = buffer.capacity() - buffer.len();
+        if file.take(room as u64).read_to_end(&mut buffer)? < room {
+            break;
         }
-        if length as u64 > limit {
+        if buffer.len() as u64 > limit {
             return Ok(None);
         }
-        if length == buffer.len() {
-            // It grows while it is read. A plain `resize` could leave a copy behind that is not wiped.
-            let mut larger = Zeroizing::new(vec![0; 2 * length]);
-            larger[..length].copy_from_slice(&buffer);
-            buffer = larger;
+        // It grows while it is read. A plain `reserve` could leave a copy behind that is not wiped.
+        let mut larger = Zeroizing::new(Vec::with_capacity(2 * buffer.len()));
+        larger.extend_from_slice(&buffer);
+        buffer = larger;
+    }
+    Ok(Some(SecretBytes::from(std::mem::take(&mut *buffer))))
+}
+
+/// Whether the file holds just these bytes.
+fn is_content_of(mut file: &File, mut expected: &[u8]) -> io::Result<bool> {
+    /// A large document is not read into memory once more.
+    const PIECE: usize = 64 * 1024;
+
+    let mut piece = Zeroizing::new(vec![0; PIECE.min(expected.len() + 1)]);
+    loop {
+        let read = match file.read(&mut piece) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            result => result?,
+        };
+        match expected.strip_prefix(&piece[..read]) {
+            Some(rest) if read > 0 => expected = rest,
+            Some(rest) => return Ok(rest.is_empty()),
+            None => return Ok(false),
         }
     }
-    buffer.truncate(length);
-    Ok(Some(SecretBytes::from(std::mem::take(&mut *buffer))))
 }

@@ -7,6 +7,7 @@ mod access;
 mod atomic;
 mod error;
 mod file;
+mod file_system;
 pub(crate) mod lock;
 mod memory;
 mod quarantine;
