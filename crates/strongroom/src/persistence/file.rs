@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 use super::access::{self, OWNER_ONLY};
 use super::atomic::{self, Replacement, StepObserver};
 use super::file_system::FileSystem;
+use super::probe::Probe;
 use super::revision::{Granularity, Stamp, Verdict};
 use super::{
     BoxFuture, Fence, Loaded, Location, Persistence, PersistenceError, Protection, Revision, Saved,
@@ -73,8 +74,8 @@ impl FilePersistence {
                     return Ok(Loaded { bytes: SecretBytes::default(), revision: Revision::absent() });
                 }
                 Reading::File(content) if content.stable || last => {
-                    let Content { bytes, stamp, granularity, stable } = content;
-                    let revision = Revision::of_file(stamp, &bytes, granularity, stable);
+                    let Content { bytes, stamp, granularity, stable, probe } = content;
+                    let revision = Revision::of_file(stamp, &bytes, granularity, stable, probe);
                     return Ok(Loaded { bytes, revision });
                 }
                 Reading::Replaced if last => {
@@ -93,7 +94,7 @@ impl FilePersistence {
         match self.open()? {
             Opened::Absent => Ok(Reading::Absent),
             Opened::Replaced => Ok(Reading::Replaced),
-            Opened::File(file, target) => self.read_open(&file, &target),
+            Opened::File(file, target) => self.read_open(file, &target),
         }
     }
 
@@ -115,27 +116,35 @@ impl FilePersistence {
         }
     }
 
-    fn read_open(&self, file: &File, target: &Path) -> Result<Reading, PersistenceError> {
+    fn read_open(&self, file: File, target: &Path) -> Result<Reading, PersistenceError> {
         let look = || file.metadata().map_err(|source| PersistenceError::io("look at", target, source));
         let mut before = look()?;
         if let Some(found) = access::not_a_file(&before) {
             return Err(PersistenceError::NotAFile { path: target.to_owned(), found });
         }
         // A file system that does not let us do this lets others read no more than before.
-        if let Ok(Some(had)) = access::tighten(file, &before, self.mode) {
+        if let Ok(Some(had)) = access::tighten(&file, &before, self.mode) {
             tracing::warn!(path = %target.display(), "the cache had mode {had:04o}, others could use it; tightened");
             before = look()?;
         }
         let stamp = Stamp::of(&before);
-        let Some(bytes) = read_bounded(file, stamp.size, self.max_size)
+        let Some(bytes) = read_bounded(&file, stamp.size, self.max_size)
             .map_err(|source| PersistenceError::io("read", target, source))?
         else {
             let (path, limit) = (target.to_owned(), self.max_size);
             return Err(PersistenceError::TooLarge { path, size: stamp.size.max(limit + 1), limit });
         };
         let stable = Stamp::of(&look()?) == stamp && u64::try_from(bytes.len()).ok() == Some(stamp.size);
-        let granularity = Granularity::of(FileSystem::of(file), &stamp);
-        Ok(Reading::File(Content { bytes, stamp, granularity, stable }))
+        let file_system = FileSystem::of(&file);
+        let granularity = Granularity::of(file_system, &stamp);
+        let probe = self.probe(file, target, file_system);
+        Ok(Reading::File(Content { bytes, stamp, granularity, stable, probe }))
+    }
+
+    /// Keeps the file open for the look-ups to come. Where a link leads to it, only the path can tell whether it
+    /// still does.
+    fn probe(&self, file: File, target: &Path, file_system: FileSystem) -> Option<Probe> {
+        (target == self.location).then(|| Probe::of(file, file_system)).flatten()
     }
 
     fn save_now(
@@ -167,8 +176,12 @@ impl FilePersistence {
         // Whoever has already written into the new file has changed at least its content: with our length and
         // our bytes the revision does not cover that.
         let stamp = Stamp::of(&found).with_size(size);
-        let granularity = Granularity::of(FileSystem::of(&file), &stamp);
-        Ok(Saved::Saved(Revision::of_file(stamp, bytes, granularity, false)))
+        let file_system = FileSystem::of(&file);
+        let granularity = Granularity::of(file_system, &stamp);
+        // Opened anew: a descriptor that can write would stand in the way of whoever makes the disk read-only.
+        let kept = access::cautious_options().read(true).open(&target).ok();
+        let probe = kept.and_then(|kept| self.probe(kept, &target, file_system));
+        Ok(Saved::Saved(Revision::of_file(stamp, bytes, granularity, false, probe)))
     }
 
     /// Where a write goes and what is there, if it may be replaced by us.
@@ -205,13 +218,16 @@ impl FilePersistence {
             Err(source) => return Err(PersistenceError::io("look at", &self.location, source)),
         };
         match revision.compare(&Stamp::of(&found)) {
-            Verdict::Same => Ok(true),
-            Verdict::Changed => Ok(false),
+            Verdict::Changed => return Ok(false),
             Verdict::Young(state) if exact || state.is_due() => {
-                state.confirm(Instant::now(), |content| self.has_content(revision, content))
+                if !state.confirm(Instant::now(), |content| self.has_content(revision, content))? {
+                    return Ok(false);
+                }
             }
-            Verdict::Young(_) => Ok(true),
+            Verdict::Same | Verdict::Young(_) => {}
         }
+        revision.path_was_seen();
+        Ok(true)
     }
 
     /// Whether this revision's file is there and has this content.
@@ -221,9 +237,8 @@ impl FilePersistence {
             let found = file.metadata().map_err(|source| PersistenceError::io("look at", &target, source))?;
             Ok(!matches!(revision.compare(&Stamp::of(&found)), Verdict::Changed))
         };
-        let is_equal = || {
-            is_content_of(&file, content).map_err(|source| PersistenceError::io("read", &target, source))
-        };
+        let is_equal =
+            || is_content_of(&file, content).map_err(|source| PersistenceError::io("read", &target, source));
         Ok(bears_the_stamps()? && is_equal()? && bears_the_stamps()?)
     }
 
@@ -270,7 +285,7 @@ impl Persistence for FilePersistence {
     }
 
     fn is_current(&self, revision: &Revision) -> Result<bool, Error> {
-        Ok(self.still_is(revision, false)?)
+        Ok(revision.shows_current() || self.still_is(revision, false)?)
     }
 
     fn set_aside<'a>(&'a self, expected: &'a Revision) -> BoxFuture<'a, Result<Option<String>, Error>> {
@@ -445,6 +460,7 @@ struct Content {
     bytes: SecretBytes,
     stamp: Stamp,
     granularity: Granularity,
+    probe: Option<Probe>,
     /// Nobody has written to the file while it was read.
     stable: bool,
 }

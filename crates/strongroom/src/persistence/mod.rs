@@ -10,6 +10,7 @@ mod file;
 mod file_system;
 pub(crate) mod lock;
 mod memory;
+mod probe;
 mod quarantine;
 mod revision;
 

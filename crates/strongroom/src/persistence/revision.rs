@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use aws_lc_rs::digest::{SHA256, digest};
 
 use super::file_system::FileSystem;
+use super::probe::Probe;
 use crate::SecretBytes;
 use crate::time::wall_clock;
 
@@ -53,12 +54,13 @@ impl Revision {
     /// The state of a file with these stamps, from which `bytes` were read (or into which they were written).
     ///
     /// `unchanged_while_read`: the stamps were the same before and after the reading. Only then can they be
-    /// trusted without the content.
+    /// trusted without the content. `probe`: the file itself, kept open as long as this revision is.
     pub(super) fn of_file(
         stamp: Stamp,
         bytes: &SecretBytes,
         granularity: Granularity,
         unchanged_while_read: bool,
+        probe: Option<Probe>,
     ) -> Self {
         let settled = unchanged_while_read && granularity.is_past(&stamp);
         Self(Inner::File(Arc::new(FileState {
@@ -67,7 +69,28 @@ impl Revision {
             verified: AtomicU64::new(if settled { SETTLED } else { 0 }),
             seen: Instant::now(),
             granularity,
+            probe,
         })))
+    }
+
+    /// Whether the open file shows that this revision is the current one. Where it does not, the path decides.
+    pub(super) fn shows_current(&self) -> bool {
+        match &self.0 {
+            Inner::File(state) => {
+                state.probe.as_ref().is_some_and(|probe| probe.shows(&state.stamp))
+                    && state.relies_on_stamps()
+            }
+            Inner::Absent | Inner::Version(_) | Inner::Content(_) => false,
+        }
+    }
+
+    /// The path has just been looked at and names this revision.
+    pub(super) fn path_was_seen(&self) {
+        if let Inner::File(state) = &self.0
+            && let Some(probe) = &state.probe
+        {
+            probe.path_was_seen();
+        }
     }
 
     pub(super) fn is_absent(&self) -> bool {
@@ -122,6 +145,7 @@ pub(super) struct FileState {
     verified: AtomicU64,
     seen: Instant,
     granularity: Granularity,
+    probe: Option<Probe>,
 }
 
 /// The stamps alone decide.
@@ -130,23 +154,28 @@ const SETTLED: u64 = u64::MAX;
 const REFUTED: u64 = u64::MAX - 1;
 
 impl FileState {
-    /// Whether a look-up should compare the content now, or may rely on equal stamps once more. Who is told to,
-    /// does it; others meanwhile rely on the stamps.
+    /// Whether equal stamps are enough for a look-up at this moment.
     ///
     /// A large file is not read at each look-up: the content is compared one clock tick after it was seen, and
     /// then whenever the time since has doubled. What can escape a look-up is a rewrite in place, of equal size,
     /// within the very tick that the stamps were given in; and it escapes for no longer than such a tick.
+    fn relies_on_stamps(&self) -> bool {
+        match self.verified.load(Ordering::Acquire) {
+            SETTLED => true,
+            REFUTED => false,
+            verified => !is_due(verified, nanoseconds(self.seen.elapsed())),
+        }
+    }
+
+    /// Whether a look-up should compare the content now. Who is told so, does it; others rely on the stamps
+    /// meanwhile.
     pub(super) fn is_due(&self) -> bool {
         self.is_due_at(nanoseconds(self.seen.elapsed()))
     }
 
     fn is_due_at(&self, age: u64) -> bool {
-        /// The longest tick of an operating system's clock that gives the times of files.
-        const TICK: u64 = 10_000_000;
-
         let verified = self.verified.load(Ordering::Acquire);
-        verified < REFUTED
-            && age >= TICK.max(2 * verified)
+        is_due(verified, age)
             && self.verified.compare_exchange(verified, age, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
@@ -157,7 +186,8 @@ impl FileState {
         began: Instant,
         is_same: impl FnOnce(&[u8]) -> Result<bool, E>,
     ) -> Result<bool, E> {
-        let content = self.content.try_read().ok().and_then(|content| content.as_ref().map(SecretBytes::share));
+        let content =
+            self.content.try_read().ok().and_then(|content| content.as_ref().map(SecretBytes::share));
         // It goes when the stamps have settled, which another thread may have found out a moment ago.
         let Some(content) = content else { return Ok(self.verified.load(Ordering::Acquire) == SETTLED) };
         if !is_same(content.expose())? {
@@ -189,6 +219,14 @@ impl PartialEq for FileState {
     }
 }
 
+/// Whether a content of this age, last compared at the age `verified`, is to be compared again.
+fn is_due(verified: u64, age: u64) -> bool {
+    /// The longest tick of an operating system's clock that gives the times of files.
+    const TICK: u64 = 10_000_000;
+
+    verified < REFUTED && age >= TICK.max(verified.saturating_mul(2))
+}
+
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(REFUTED - 1)
 }
@@ -198,6 +236,8 @@ fn nanoseconds(duration: Duration) -> u64 {
 pub(super) struct Stamp {
     device: u64,
     inode: u64,
+    /// The names that the file has. None: it was removed or replaced.
+    links: u64,
     pub(super) size: u64,
     /// Nanoseconds since the epoch. Anybody who may write the file can set it to anything.
     modified: i128,
@@ -213,9 +253,25 @@ impl Stamp {
         Self {
             device: found.dev(),
             inode: found.ino(),
+            links: found.nlink(),
             size: found.size(),
             modified: nanoseconds(found.mtime(), found.mtime_nsec()),
             changed: nanoseconds(found.ctime(), found.ctime_nsec()),
+        }
+    }
+
+    /// As [`of`](Self::of), of what the cheapest system call says. Its numbers have other types on each kind of
+    /// processor.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[allow(trivial_numeric_casts, clippy::unnecessary_cast, clippy::cast_sign_loss, clippy::cast_lossless)]
+    pub(super) fn of_stat(found: &rustix::fs::Stat) -> Self {
+        Self {
+            device: found.st_dev as u64,
+            inode: found.st_ino as u64,
+            links: found.st_nlink as u64,
+            size: found.st_size as u64,
+            modified: i128::from(found.st_mtime as i64) * SECOND + i128::from(found.st_mtime_nsec as i64),
+            changed: i128::from(found.st_ctime as i64) * SECOND + i128::from(found.st_ctime_nsec as i64),
         }
     }
 
@@ -223,7 +279,7 @@ impl Stamp {
     pub(super) fn of(found: &Metadata) -> Self {
         let modified = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let modified = modified.map_or(0, |since| i128::try_from(since.as_nanos()).unwrap_or(i128::MAX));
-        Self { device: 0, inode: 0, size: found.len(), modified, changed: modified }
+        Self { device: 0, inode: 0, links: 1, size: found.len(), modified, changed: modified }
     }
 
     /// The same file with a content of this length.
@@ -282,7 +338,7 @@ mod tests {
     const FINE: Granularity = Granularity { local: true, whole_seconds: false };
 
     fn stamp(changed: i128) -> Stamp {
-        Stamp { device: 1, inode: 2, size: 3, modified: 1_000 * SECOND, changed }
+        Stamp { device: 1, inode: 2, links: 1, size: 3, modified: 1_000 * SECOND, changed }
     }
 
     fn now() -> i128 {
@@ -295,7 +351,7 @@ mod tests {
     }
 
     fn of_file(stamp: Stamp, bytes: &[u8], granularity: Granularity, stable: bool) -> Revision {
-        Revision::of_file(stamp, &SecretBytes::from(bytes.to_vec()), granularity, stable)
+        Revision::of_file(stamp, &SecretBytes::from(bytes.to_vec()), granularity, stable, None)
     }
 
     fn confirm(state: &FileState, bytes: &[u8], began: Instant) -> bool {
