@@ -61,6 +61,9 @@ pub use self::schema::{
     Document, DocumentError, Entry, EntryProblem, Environments, Expectation, ExtendedKey, IdToken, Partition,
     Put, RecordRevision, RefreshToken, Scopes, TokenScheme,
 };
+#[cfg(all(unix, feature = "test-support"))]
+#[doc(hidden)]
+pub use self::platform::fork::fork_for_tests;
 pub use self::secret::{SecretBytes, SecretString};
 pub use self::store::{
     CredentialStore, DocumentStore, DocumentStoreBuilder, Lead, LeadGuard, MemoryStore, Outcome, Record,

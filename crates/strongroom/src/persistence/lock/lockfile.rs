@@ -12,6 +12,7 @@ use super::super::PersistenceError;
 use super::super::access::{self, FileId};
 use super::super::error::Holder;
 use super::{Content, Locked, age, open_existing};
+use crate::platform::fork::OwnFile;
 use crate::time::Deadline;
 use crate::wait::sleep;
 
@@ -90,6 +91,7 @@ type Sighting = Option<(FileId, Instant)>;
 fn attempt(path: &Path, mode: u32, sighting: &mut Sighting) -> io::Result<Result<Attempt, PersistenceError>> {
     let (file, id, created) = match access::create_new(path, mode) {
         Ok(file) => {
+            let file = OwnFile::new(file);
             let id = FileId::of(&file.metadata()?);
             (file, id, true)
         }
