@@ -466,7 +466,7 @@ struct Content {
 }
 
 /// The content of a file of about `size` bytes; `None` if it has more than `limit`.
-fn read_bounded(mut file: &File, size: u64, limit: u64) -> io::Result<Option<SecretBytes>> {
+fn read_bounded(file: &File, size: u64, limit: u64) -> io::Result<Option<SecretBytes>> {
     if size > limit {
         return Ok(None);
     }
