@@ -4,8 +4,9 @@ use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use zeroize::Zeroizing;
 
@@ -18,6 +19,7 @@ use super::{
     BoxFuture, Fence, Loaded, Location, Persistence, PersistenceError, Protection, Revision, Saved,
     quarantine,
 };
+use crate::platform::memory;
 use crate::{Error, SecretBytes};
 
 /// A document in a plain file: not encrypted, readable by its owner alone, shared with the other MSALs.
@@ -37,7 +39,7 @@ pub struct FilePersistence {
     mode: u32,
     max_size: u64,
     observer: Option<StepObserver>,
-    swept: Arc<Mutex<Option<Instant>>>,
+    swept: Arc<Swept>,
 }
 
 impl FilePersistence {
@@ -159,7 +161,9 @@ impl FilePersistence {
             return Err(PersistenceError::TooLarge { path, size, limit });
         }
         let (target, old) = self.writable_target()?;
-        access::prepare_directory(access::directory_of(&target), self.mode)?;
+        if old.is_none() {
+            access::prepare_directory(access::directory_of(&target), self.mode)?;
+        }
         self.sweep(&target);
 
         let replacement = Replacement {
@@ -251,18 +255,12 @@ impl FilePersistence {
         Ok(path.map(|path| path.display().to_string()))
     }
 
-    /// Looks for left-over temporary files at the first write, and then now and again.
+    /// Looks for left-over temporary files at the first write, and then now and again. Before the write, so that
+    /// what they occupy on a full disk is free for it.
     fn sweep(&self, target: &Path) {
-        const INTERVAL: Duration = Duration::from_secs(600);
-        {
-            // Holds no invariant that a panic could break.
-            let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
-            if swept.is_some_and(|last| last.elapsed() < INTERVAL) {
-                return;
-            }
-            *swept = Some(Instant::now());
+        if self.swept.is_due() {
+            atomic::sweep(target);
         }
-        atomic::sweep(target);
     }
 }
 
@@ -441,6 +439,31 @@ fn names_same(one: &Path, other: &Path) -> bool {
     one.file_name() == other.file_name() && directory(one) == directory(other)
 }
 
+/// When left-over files were last looked for.
+#[derive(Debug)]
+struct Swept {
+    made: Instant,
+    /// Seconds after `made` from when on it is time to look again.
+    due: AtomicU64,
+}
+
+impl Default for Swept {
+    fn default() -> Self {
+        Self { made: Instant::now(), due: AtomicU64::new(0) }
+    }
+}
+
+impl Swept {
+    /// Whether to look now: so is told one of those who ask at the same time.
+    fn is_due(&self) -> bool {
+        const INTERVAL: u64 = 600;
+        let now = self.made.elapsed().as_secs();
+        let due = self.due.load(Ordering::Relaxed);
+        now >= due
+            && self.due.compare_exchange(due, now + INTERVAL, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
 enum Opened {
     Absent,
     /// The path named another file when it was opened than when it was looked at.
@@ -472,7 +495,7 @@ fn read_bounded(file: &File, size: u64, limit: u64) -> io::Result<Option<SecretB
     }
     // One byte more than expected, so that the end is seen without another buffer.
     let expected = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    let mut buffer = Zeroizing::new(Vec::with_capacity(expected + 1));
+    let mut buffer = Zeroizing::new(memory::reserve(expected + 1));
     loop {
         let room = buffer.capacity() - buffer.len();
         if file.take(room as u64).read_to_end(&mut buffer)? < room {
@@ -482,7 +505,7 @@ fn read_bounded(file: &File, size: u64, limit: u64) -> io::Result<Option<SecretB
             return Ok(None);
         }
         // It grows while it is read. A plain `reserve` could leave a copy behind that is not wiped.
-        let mut larger = Zeroizing::new(Vec::with_capacity(2 * buffer.len()));
+        let mut larger = Zeroizing::new(memory::reserve(2 * buffer.len()));
         larger.extend_from_slice(&buffer);
         buffer = larger;
     }

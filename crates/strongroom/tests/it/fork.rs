@@ -1,7 +1,6 @@
 //! A forked child goes on with the objects of its parent: it inherits what the parent knows, and neither its locks
 //! nor its threads nor its connections.
 
-use std::future::Future as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -163,8 +162,11 @@ fn application(cache: TokenCache) -> ConfidentialClientApplication {
 #[derive(Default)]
 struct Holding {
     armed: Arc<AtomicBool>,
-    ends: Arc<Mutex<Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>>>,
+    ends: Arc<Mutex<Option<Ends>>>,
 }
+
+/// The writer's: to say that it holds the lock, and to learn that it may go on.
+type Ends = (mpsc::Sender<()>, mpsc::Receiver<()>);
 
 impl Holding {
     fn store(&self, location: &Path) -> DocumentStore<FilePersistence> {

@@ -10,7 +10,7 @@ mod lockfile;
 mod ours;
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -91,7 +91,10 @@ impl DocumentLock {
             lock.ours = Some(ours::acquire(path, paths.mode, deadline).await?);
         }
         if let Some(path) = &paths.peers {
-            access::prepare_directory(access::directory_of(path), paths.mode)?;
+            let directory = access::directory_of(path);
+            if paths.ours.as_deref().map(access::directory_of) != Some(directory) {
+                access::prepare_directory(directory, paths.mode)?;
+            }
             lock.peers = Some(lockfile::acquire(path, paths.mode, deadline).await?);
         }
         Ok(lock)
@@ -215,10 +218,10 @@ impl Content {
 }
 
 /// How long ago the file was written. A time far ahead of the clock was given by another clock, hence long ago.
-fn age(file: &File) -> io::Result<Duration> {
+fn age(found: &Metadata) -> io::Result<Duration> {
     const SKEW: Duration = Duration::from_secs(60);
 
-    let written = file.metadata()?.modified()?;
+    let written = found.modified()?;
     Ok(match wall_clock().duration_since(written) {
         Ok(age) => age,
         Err(ahead) if ahead.duration() > SKEW => ahead.duration(),
@@ -227,7 +230,7 @@ fn age(file: &File) -> io::Result<Duration> {
 }
 
 /// Opens a lock file that is there, and refuses what no lock file of ours or of a peer of this user can be.
-fn open_existing(path: &Path, mode: u32) -> io::Result<Result<(OwnFile, FileId), PersistenceError>> {
+fn open_existing(path: &Path, mode: u32) -> io::Result<Result<(OwnFile, Metadata), PersistenceError>> {
     let refused = |error| Ok(Err(error));
     let found = path.symlink_metadata()?;
     if found.is_symlink() {
@@ -256,7 +259,7 @@ fn open_existing(path: &Path, mode: u32) -> io::Result<Result<(OwnFile, FileId),
         return refused(error);
     }
     let _ = access::tighten(&file, &found, mode);
-    Ok(Ok((file, FileId::of(&found))))
+    Ok(Ok((file, found)))
 }
 
 /// The name that we sign lock files with: never empty, so that nobody takes the number before it for Node's.

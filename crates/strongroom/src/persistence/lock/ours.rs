@@ -81,7 +81,7 @@ fn open(path: &Path, mode: u32) -> Result<(OwnFile, FileId), PersistenceError> {
     let failed = |source| PersistenceError::io("open the lock file", path, source);
     loop {
         match open_existing(path, mode) {
-            Ok(result) => return result,
+            Ok(result) => return result.map(|(file, found)| (file, FileId::of(&found))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(failed(source)),
         }
@@ -100,11 +100,11 @@ fn open(path: &Path, mode: u32) -> Result<(OwnFile, FileId), PersistenceError> {
 /// The error that says who holds the lock, as far as its last holder has signed.
 fn held(path: &Path, mode: u32) -> PersistenceError {
     let read = || {
-        let (file, _) = open_existing(path, mode).ok()?.ok()?;
+        let (file, found) = open_existing(path, mode).ok()?.ok()?;
         let content = Content::read(&file).ok()?;
         // Others lock this file without signing it: what a dead process has written is not about the holder.
         let alive = content.pid().is_some_and(access::is_alive);
-        alive.then_some(content.into_holder(age(&file).ok()?))
+        alive.then_some(content.into_holder(age(&found).ok()?))
     };
     PersistenceError::Locked { path: path.to_owned(), holder: read().unwrap_or_else(Holder::default) }
 }
