@@ -7,6 +7,8 @@ mod authorities;
 mod bad_answers;
 mod client_credentials;
 mod client_support;
+#[cfg(unix)]
+mod crash;
 mod damaged_documents;
 #[cfg(target_os = "linux")]
 mod fork;
@@ -31,3 +33,5 @@ mod support;
 mod token_cache;
 mod token_confusion;
 mod unsaved_tokens;
+#[cfg(unix)]
+mod wreckage;
