@@ -44,7 +44,7 @@ pub use self::cache::{AccessTokenRequest, Lookup, MissReason, Stats, TokenCache,
 #[cfg(feature = "client")]
 pub use self::client::{
     AcquireTokenForClient, AcquireTokenSilent, AuthenticationResult, ConfidentialClientApplication,
-    ConfidentialClientApplicationBuilder, TokenSource,
+    ConfidentialClientApplicationBuilder, Renewal, TokenSource,
 };
 pub use self::error::{Error, ErrorKind};
 #[cfg(feature = "client")]

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::renewal::{Renewal, Renewals};
 use super::{AcquireTokenForClient, AcquireTokenSilent};
 use crate::Error;
 use crate::authority::{Authority, Discovered, Discovery, Metadata};
@@ -52,6 +53,9 @@ pub(super) struct Shared {
     pub(super) timeout: Duration,
     application: Application,
     pub(super) client_capabilities: Vec<String>,
+    pub(super) renewals: Arc<Renewals>,
+    /// How long a token is served beyond its end while the provider is not to be had.
+    pub(super) extended_lifetime: Option<Duration>,
     /// What sets this application's requests apart from those of others that share the cache.
     pub(super) distinction: String,
 }
@@ -69,6 +73,8 @@ pub struct ConfidentialClientApplicationBuilder {
     timeout: Duration,
     application: Application,
     client_capabilities: Vec<String>,
+    renewal: Renewal,
+    extended_lifetime: Option<Duration>,
 }
 
 impl ConfidentialClientApplication {
@@ -92,6 +98,8 @@ impl ConfidentialClientApplication {
             timeout: DEFAULT_TIMEOUT,
             application: Application::default(),
             client_capabilities: Vec::new(),
+            renewal: Renewal::Background,
+            extended_lifetime: None,
         }
     }
 
@@ -112,6 +120,13 @@ impl ConfidentialClientApplication {
     /// See [`AcquireTokenSilent`].
     pub fn acquire_token_silent(&self, scopes: impl Into<Scopes>) -> AcquireTokenSilent {
         AcquireTokenSilent::new(self.clone(), scopes.into())
+    }
+
+    /// Waits for the renewals that run in the background ([`Renewal::Background`]). To be called before the process
+    /// ends; what is abandoned then costs a request, nothing else. It takes as long as a request may take
+    /// ([`timeout`](ConfidentialClientApplicationBuilder::timeout)).
+    pub async fn shutdown(&self) {
+        self.0.renewals.ended().await;
     }
 
     /// The cache that this application uses.
@@ -180,6 +195,23 @@ impl ConfidentialClientApplicationBuilder {
         self
     }
 
+    /// When and where a token is renewed that is past its `refresh_on` and still good. Default:
+    /// [`Renewal::Background`].
+    #[must_use]
+    pub fn renewal(mut self, renewal: Renewal) -> Self {
+        self.renewal = renewal;
+        self
+    }
+
+    /// Serves a token beyond its end while the identity provider is not to be had: as long as the provider allows it
+    /// (`ext_expires_in`), and `limit` at most. By default an expired token is never served. APIs accept such a token
+    /// only if they are made for it.
+    #[must_use]
+    pub fn extended_lifetime(mut self, limit: Duration) -> Self {
+        self.extended_lifetime = Some(limit);
+        self
+    }
+
     /// The application.
     ///
     /// # Errors
@@ -226,6 +258,8 @@ impl ConfidentialClientApplicationBuilder {
             timeout: self.timeout,
             application: self.application,
             client_capabilities: self.client_capabilities,
+            renewals: Arc::new(Renewals::new(self.renewal)),
+            extended_lifetime: self.extended_lifetime,
             distinction,
         })))
     }

@@ -4,8 +4,11 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::client_credentials::{Purpose, authority_for, check_scopes, look_up};
-use super::confidential::ConfidentialClientApplication;
+use uuid::Uuid;
+
+use super::client_credentials::{Purpose, authority_for, check_scopes, look_up, merge_claims};
+use super::confidential::{ConfidentialClientApplication, Shared};
+use super::fetch::Fetch;
 use super::result::AuthenticationResult;
 use crate::cache::Answer;
 use crate::schema::Scopes;
@@ -13,7 +16,8 @@ use crate::{Error, block_on};
 
 /// A request to the cache for an application's own token; `.await` it or call [`blocking`](Self::blocking).
 ///
-/// Its output is `None` where the cache has no token that is good for a while. No request is made.
+/// Its output is `None` where the cache has no token that is still good; then no request is made. A token that is due
+/// for renewal is renewed as by [`AcquireTokenForClient`](crate::AcquireTokenForClient).
 ///
 /// # Errors
 /// `Configuration` (no scope), `Unusable` and `Storage` (what lies at the cache's location cannot be read as a
@@ -51,8 +55,18 @@ impl AcquireTokenSilent {
         let authority = authority_for(&shared, self.tenant.as_deref())?;
         let answer = look_up(&shared, &authority, &self.scopes, Purpose::Read).await?;
         shared.cache.counters().count(&answer);
+        let fetch = |shared: Arc<Shared>| {
+            let claims = merge_claims(&shared.client_capabilities, None)?;
+            let id = Uuid::new_v4().to_string();
+            Ok::<_, Error>(Arc::new(Fetch::new(shared, authority, self.scopes, claims, false, id)))
+        };
+        let now = shared.cache.now();
         Ok(match answer {
-            Answer::Hit(hit) => Some(shared.served(hit)),
+            Answer::Hit(hit) if !hit.refresh_due => Some(shared.served(hit)),
+            Answer::Hit(hit) => Some(fetch(shared)?.served_and_renewed(hit).await),
+            Answer::Miss(miss) if miss.fallback.as_ref().is_some_and(|token| token.expires_on > now) => {
+                Some(fetch(shared)?.renewed_or_stale(miss).await?)
+            }
             Answer::Miss(_) => None,
         })
     }

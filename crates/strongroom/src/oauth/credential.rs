@@ -22,6 +22,13 @@ impl ClientCredential {
         Self::Secret(secret.into())
     }
 
+    /// What the credential rests on.
+    pub(crate) fn secret(&self) -> &SecretString {
+        match self {
+            Self::Secret(secret) => secret,
+        }
+    }
+
     pub(super) fn fill(&self, form: &mut Form) {
         match self {
             Self::Secret(secret) => form.add("client_secret", secret.expose()),

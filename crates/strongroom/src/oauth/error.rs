@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::credential::ClientCredential;
 use crate::error::{Diagnose, ErrorKind};
@@ -13,7 +13,8 @@ use crate::schema::lenient;
 /// An error answer of the identity provider (RFC 6749 §5.2, with the fields that Microsoft Entra ID adds).
 ///
 /// Every text is the provider's own and is limited in length; none of them contains a secret that was sent.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
 #[non_exhaustive]
 pub struct ServiceError {
     /// The HTTP status of the answer.

@@ -111,7 +111,7 @@ impl Wire {
             token_type,
             expires_in,
             ext_expires_in: self.ext_expires_in.unwrap_or(expires_in).clamp(expires_in, LONGEST_LIFETIME),
-            refresh_in: self.refresh_in.filter(|seconds| (0..=expires_in).contains(seconds)),
+            refresh_in: self.refresh_in.filter(|seconds| (1..=expires_in).contains(seconds)),
             scope: self.scope.filter(|scope| !scope.trim().is_empty()),
         })
     }

@@ -12,6 +12,8 @@ mod layers;
 #[cfg(unix)]
 mod persistence_file;
 mod refusals;
+mod remembered_refusals;
+mod renewal;
 mod schema_bounds;
 mod schema_confusion;
 mod schema_fixtures;
