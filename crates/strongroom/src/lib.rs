@@ -43,8 +43,8 @@ mod wait;
 pub use self::cache::{AccessTokenRequest, Lookup, MissReason, Stats, TokenCache, TokenCacheBuilder};
 #[cfg(feature = "client")]
 pub use self::client::{
-    AcquireTokenForClient, AcquireTokenSilent, AuthenticationResult, ConfidentialClientApplication,
-    ConfidentialClientApplicationBuilder, Renewal, TokenSource,
+    AcquireTokenForClient, AcquireTokenFuture, AcquireTokenSilent, AuthenticationResult,
+    ConfidentialClientApplication, ConfidentialClientApplicationBuilder, Renewal, TokenSource,
 };
 pub use self::error::{Error, ErrorKind};
 #[cfg(feature = "client")]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::l1::L1;
+use super::l1::{L1, L1Key};
 use super::refresh::{Freshness, freshness};
 use super::unsaved::Unsaved;
 use crate::Error;
@@ -15,6 +15,7 @@ use crate::time::UnixSeconds;
 pub struct AccessTokenRequest {
     environments: Environments,
     scopes: Scopes,
+    key: L1Key,
     /// One for each group of equal hosts, the authority's own first.
     places: Vec<(CredentialKey, Partition)>,
 }
@@ -52,7 +53,7 @@ impl AccessTokenRequest {
     /// `realm` is the tenant's id as it stands in stored tokens: the GUID, in lower case.
     #[must_use]
     pub fn for_app(client_id: &str, environments: &Environments, realm: &str, scopes: Scopes) -> Self {
-        let places = environments
+        let places: Vec<_> = environments
             .canonical()
             .iter()
             .map(|environment| {
@@ -60,13 +61,14 @@ impl AccessTokenRequest {
                 (partition.access_token(&scopes, &TokenScheme::Bearer, None), partition)
             })
             .collect();
-        Self { environments: environments.clone(), scopes, places }
+        let key = L1Key::new(places[0].0.clone());
+        Self { environments: environments.clone(), scopes, key, places }
     }
 
     /// The key of the token that answers exactly.
     #[must_use]
     pub fn key(&self) -> &CredentialKey {
-        &self.places[0].0
+        self.key.key()
     }
 
     /// The hosts that are looked under.
@@ -108,6 +110,24 @@ pub(super) async fn find(
     Ok(best.into_answer())
 }
 
+/// What the memory has of this generation of the store: no lock, no allocation, no waiting.
+pub(super) fn find_in_memory(
+    l1: &L1,
+    generation: u64,
+    now: UnixSeconds,
+    request: &AccessTokenRequest,
+) -> Option<Hit> {
+    // What is kept under the key of a request has answered that request; only time can have changed that.
+    let token = l1.get(&request.key, &request.environments, generation)?;
+    let freshness = freshness(&token, now);
+    matches!(freshness, Freshness::Fresh | Freshness::RefreshDue).then(|| Hit {
+        token,
+        tier: Tier::Memory,
+        not_persisted: None,
+        refresh_due: freshness == Freshness::RefreshDue,
+    })
+}
+
 async fn find_stored(
     store: &dyn CredentialStore,
     l1: &L1,
@@ -117,12 +137,8 @@ async fn find_stored(
     // Asked before anything is read: what changes in between makes an L1 entry void, not stale. The first look-up
     // of a document loads it and has no generation before that, so what it finds is not kept.
     let generation = store.generation()?;
-    if let Some(generation) = generation
-        && let Some(token) = l1.get(request.key(), generation)
-        && request.environments.contains(&token.environment)
-        && matches!(freshness(&token, best.now), Freshness::Fresh | Freshness::RefreshDue)
-    {
-        best.consider(token, Tier::Memory, None, request);
+    if let Some(hit) = generation.and_then(|generation| find_in_memory(l1, generation, best.now, request)) {
+        best.offer(hit);
         return Ok(());
     }
     let mut stored = Best::new(best.now);
@@ -139,7 +155,7 @@ async fn find_stored(
         }
     }
     if let (Some(hit), Some(generation)) = (&stored.hit, generation) {
-        l1.insert(request.key().clone(), Arc::clone(&hit.token), generation);
+        l1.insert(request.key.clone(), Arc::clone(&hit.token), generation);
     }
     best.merge(stored);
     Ok(())

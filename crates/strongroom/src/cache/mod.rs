@@ -116,6 +116,30 @@ impl TokenCache {
         self.0.counters.read()
     }
 
+    /// The access token that answers `request`, if that can be told at once: it is in memory, good for a while, not due
+    /// for renewal, and the store has not changed since it was read. Waits for nothing, takes no lock and allocates
+    /// nothing; for a document it costs one look at the file.
+    ///
+    /// `None` says nothing about the store: ask [`find_access_token`](Self::find_access_token).
+    #[must_use]
+    pub fn find_at_once(&self, request: &AccessTokenRequest) -> Option<Arc<AccessToken>> {
+        self.hit_at_once(request).map(|hit| hit.token)
+    }
+
+    pub(crate) fn hit_at_once(&self, request: &AccessTokenRequest) -> Option<Hit> {
+        // What could not be stored may be newer.
+        if !self.0.unsaved.is_empty() {
+            return None;
+        }
+        let generation = self.0.store.generation().ok()??;
+        let hit = lookup::find_in_memory(&self.0.l1, generation, self.now(), request)?;
+        if hit.refresh_due {
+            return None;
+        }
+        self.0.counters.hit_in_memory();
+        Some(hit)
+    }
+
     /// Looks for an access token that answers `request`: the memory first, then the store.
     ///
     /// # Errors

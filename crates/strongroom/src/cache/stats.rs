@@ -74,10 +74,14 @@ impl Counters {
     /// Counts a look-up: once for each call of a user, however many places were looked in.
     pub(crate) fn count(&self, answer: &Answer) {
         match answer {
-            Answer::Hit(hit) if hit.tier == Tier::Memory => add(&self.hits_in_memory, 1),
+            Answer::Hit(hit) if hit.tier == Tier::Memory => self.hit_in_memory(),
             Answer::Hit(_) => add(&self.hits_in_store, 1),
             Answer::Miss(miss) => self.missed(miss.reason),
         }
+    }
+
+    pub(super) fn hit_in_memory(&self) {
+        add(&self.hits_in_memory, 1);
     }
 
     pub(crate) fn missed(&self, reason: MissReason) {

@@ -1,18 +1,20 @@
 //! Client credentials: an application's own token (RFC 6749 §4.4).
 
+use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
 use super::confidential::{ConfidentialClientApplication, ConfigurationError, Shared};
-use super::fetch::{Fetch, Need, cache_request};
+use super::fetch::{Fetch, Need};
+use super::prepared::Prepared;
 use super::result::{AuthenticationResult, TokenSource};
-use crate::authority::Authority;
 use crate::cache::{AccessTokenRequest, Answer, Hit, MissReason};
 use crate::schema::{AccessToken, Scopes};
+use crate::wait::BoxFuture;
 use crate::{Error, block_on};
 
 /// A request for an application's own token; `.await` it or call [`blocking`](Self::blocking).
@@ -36,7 +38,7 @@ use crate::{Error, block_on};
 #[must_use = "nothing is requested until this is awaited"]
 pub struct AcquireTokenForClient {
     app: ConfidentialClientApplication,
-    scopes: Scopes,
+    prepared: Arc<Prepared>,
     claims: Option<String>,
     force_refresh: bool,
     tenant: Option<String>,
@@ -45,7 +47,8 @@ pub struct AcquireTokenForClient {
 
 impl AcquireTokenForClient {
     pub(super) fn new(app: ConfidentialClientApplication, scopes: Scopes) -> Self {
-        Self { app, scopes, claims: None, force_refresh: false, tenant: None, correlation_id: None }
+        let prepared = app.0.prepared.get(&app.0, scopes);
+        Self { app, prepared, claims: None, force_refresh: false, tenant: None, correlation_id: None }
     }
 
     /// A claims challenge, the JSON text that an API answered with. No cached token answers it; the new one is
@@ -74,21 +77,46 @@ impl AcquireTokenForClient {
         self
     }
 
+    /// The token, if that can be told at once: it is in memory, not due for renewal, and the cache has not changed since
+    /// it was read. Waits for nothing, takes no lock and allocates nothing, so a request that is made once can be asked
+    /// again and again on a hot path. `None` says nothing about the cache: await the request.
+    ///
+    /// ```
+    /// # use strongroom::{AuthenticationResult, ConfidentialClientApplication, Error};
+    /// # async fn example(app: ConfidentialClientApplication) -> Result<AuthenticationResult, Error> {
+    /// let request = app.acquire_token_for_client("https://graph.microsoft.com/.default");
+    /// match request.at_once() {
+    ///     Some(result) => Ok(result),
+    ///     None => request.clone().await,
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn at_once(&self) -> Option<AuthenticationResult> {
+        if self.force_refresh || self.claims.is_some() || self.tenant.is_some() {
+            return None;
+        }
+        let hit = self.app.0.cache.hit_at_once(self.prepared.request()?)?;
+        Some(self.app.0.served(hit))
+    }
+
     /// Runs the request on this thread, for programs without an asynchronous runtime.
     ///
     /// # Errors
     /// Those of the request.
     pub fn blocking(self) -> Result<AuthenticationResult, Error> {
-        block_on(self.run())
+        match self.at_once() {
+            Some(result) => Ok(result),
+            None => block_on(self.run()),
+        }
     }
 
     async fn run(self) -> Result<AuthenticationResult, Error> {
         let shared = Arc::clone(&self.app.0);
-        check_scopes(&self.scopes)?;
-        let authority = authority_for(&shared, self.tenant.as_deref())?;
+        let prepared = self.prepared.for_tenant(&shared, self.tenant.as_deref())?;
         let claims = merge_claims(&shared.client_capabilities, self.claims.as_deref())?;
 
-        let correlation_id = self.correlation_id.unwrap_or_else(|| Uuid::new_v4().to_string());
+        let correlation_id = self.correlation_id;
         let forced = if self.force_refresh {
             Some(MissReason::Forced)
         } else {
@@ -96,16 +124,16 @@ impl AcquireTokenForClient {
         };
         if let Some(reason) = forced {
             shared.cache.counters().missed(reason);
-            let fetch = Fetch::new(shared, authority, self.scopes, claims, true, correlation_id);
+            let fetch = Fetch::new(shared, &prepared, claims, true, correlation_id);
             return fetch.join(Need::Missing(reason)).await;
         }
-        let answer = look_up(&shared, &authority, &self.scopes, Purpose::Write).await?;
+        let answer = look_up(&shared, &prepared, Purpose::Write).await?;
         shared.cache.counters().count(&answer);
         let answer = match answer {
             Answer::Hit(hit) if !hit.refresh_due => return Ok(shared.served(hit)),
             answer => answer,
         };
-        let fetch = Arc::new(Fetch::new(shared, authority, self.scopes, claims, false, correlation_id));
+        let fetch = Arc::new(Fetch::new(shared, &prepared, claims, false, correlation_id));
         match answer {
             Answer::Hit(hit) => Ok(fetch.served_and_renewed(hit).await),
             Answer::Miss(miss) => fetch.renewed_or_stale(miss).await,
@@ -115,10 +143,43 @@ impl AcquireTokenForClient {
 
 impl IntoFuture for AcquireTokenForClient {
     type Output = Result<AuthenticationResult, Error>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+    type IntoFuture = AcquireTokenFuture;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.run())
+        AcquireTokenFuture(Progress::Begun(Some(self)))
+    }
+}
+
+/// The future of [`AcquireTokenForClient`]: ready at its first poll, without an allocation, if the token is in memory.
+#[must_use = "nothing is requested until this is awaited"]
+pub struct AcquireTokenFuture(Progress);
+
+enum Progress {
+    Begun(Option<AcquireTokenForClient>),
+    Waiting(BoxFuture<'static, Result<AuthenticationResult, Error>>),
+}
+
+impl Future for AcquireTokenFuture {
+    type Output = Result<AuthenticationResult, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Progress::Begun(request) = &mut self.0 {
+            let request = request.take().expect("a future is not polled after it was ready");
+            if let Some(result) = request.at_once() {
+                return Poll::Ready(Ok(result));
+            }
+            self.0 = Progress::Waiting(Box::pin(request.run()));
+        }
+        match &mut self.0 {
+            Progress::Waiting(waiting) => waiting.as_mut().poll(context),
+            Progress::Begun(_) => unreachable!("it was replaced above"),
+        }
+    }
+}
+
+impl fmt::Debug for AcquireTokenFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AcquireTokenFuture")
     }
 }
 
@@ -149,21 +210,15 @@ pub(super) enum Purpose {
 }
 
 /// Looks into the cache, without the network.
-pub(super) async fn look_up(
-    shared: &Shared,
-    authority: &Authority,
-    scopes: &Scopes,
-    purpose: Purpose,
-) -> Result<Answer, Error> {
-    let look = async |request: AccessTokenRequest| match purpose {
-        Purpose::Read => shared.cache.look(&request).await,
-        Purpose::Write => shared.cache.look_to_write(&request).await,
+pub(super) async fn look_up(shared: &Shared, prepared: &Prepared, purpose: Purpose) -> Result<Answer, Error> {
+    let authority = prepared.authority();
+    let look = async |request: &AccessTokenRequest| match purpose {
+        Purpose::Read => shared.cache.look(request).await,
+        Purpose::Write => shared.cache.look_to_write(request).await,
     };
     let mut missed = Answer::absent();
     // A tenant by its id is found under the authority's own host before anything of it has to be known.
-    if let Some(realm) = authority.tenant_id() {
-        let request =
-            AccessTokenRequest::for_app(&shared.client_id, &authority.environments(), realm, scopes.clone());
+    if let Some(request) = prepared.own() {
         match look(request).await? {
             answer @ Answer::Miss(_) if !authority.is_built_in() => missed = answer,
             answer => return Ok(answer),
@@ -171,30 +226,11 @@ pub(super) async fn look_up(
     }
     match shared.known_metadata(authority).await {
         // Nothing more than the look-up above has seen.
-        Some(metadata)
-            if authority.tenant_id().is_some() && metadata.environments == authority.environments() =>
-        {
+        Some(metadata) if prepared.own().is_some() && metadata.environments == authority.environments() => {
             Ok(missed)
         }
-        Some(metadata) => look(cache_request(shared, &metadata, scopes)).await,
+        Some(metadata) => look(&prepared.resolved(&shared.client_id, &metadata)).await,
         None => Ok(missed),
-    }
-}
-
-pub(super) fn authority_for(shared: &Shared, tenant: Option<&str>) -> Result<Authority, Error> {
-    let Some(tenant) = tenant else { return Ok(shared.authority.clone()) };
-    let authority = shared.authority.with_tenant(tenant)?;
-    authority.require_tenant()?;
-    Ok(authority)
-}
-
-pub(super) fn check_scopes(scopes: &Scopes) -> Result<(), Error> {
-    if scopes.is_empty() {
-        return Err(ConfigurationError::NoScopes.into());
-    }
-    match scopes.iter().find(|scope| matches!(*scope, "openid" | "profile" | "offline_access")) {
-        Some(scope) => Err(ConfigurationError::UserScope(scope.to_owned()).into()),
-        None => Ok(()),
     }
 }
 

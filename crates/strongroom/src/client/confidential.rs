@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::prepared::PreparedRequests;
 use super::renewal::{Renewal, Renewals};
 use super::{AcquireTokenForClient, AcquireTokenSilent};
 use crate::Error;
@@ -53,6 +54,7 @@ pub(super) struct Shared {
     pub(super) timeout: Duration,
     application: Application,
     pub(super) client_capabilities: Vec<String>,
+    pub(super) prepared: PreparedRequests,
     pub(super) renewals: Arc<Renewals>,
     /// How long a token is served beyond its end while the provider is not to be had.
     pub(super) extended_lifetime: Option<Duration>,
@@ -258,6 +260,7 @@ impl ConfidentialClientApplicationBuilder {
             timeout: self.timeout,
             application: self.application,
             client_capabilities: self.client_capabilities,
+            prepared: PreparedRequests::default(),
             renewals: Arc::new(Renewals::new(self.renewal)),
             extended_lifetime: self.extended_lifetime,
             distinction,

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::client_credentials::{Purpose, look_up};
 use super::confidential::Shared;
+use super::prepared::Prepared;
 use super::refusal::{self, Remembered};
 use super::result::{AuthenticationResult, TokenSource};
 use crate::Error;
-use crate::authority::{Authority, Metadata};
+use crate::authority::Metadata;
 use crate::cache::{AccessTokenRequest, Answer, MissReason, Refusal, RefusalKind};
 use crate::oauth::{RefreshReason, TokenRequest, TokenResponse};
 use crate::schema::{AccessToken, CredentialKey, Scopes, TokenScheme};
@@ -23,8 +26,7 @@ const MOST_WAITS: u32 = 2;
 /// A request for one token of an application.
 pub(super) struct Fetch {
     pub(super) shared: Arc<Shared>,
-    authority: Authority,
-    scopes: Scopes,
+    prepared: Arc<Prepared>,
     claims: Option<String>,
     /// No cached token will do.
     past_the_cache: bool,
@@ -57,17 +59,15 @@ enum Led {
 impl Fetch {
     pub(super) fn new(
         shared: Arc<Shared>,
-        authority: Authority,
-        scopes: Scopes,
+        prepared: &Arc<Prepared>,
         claims: Option<String>,
         past_the_cache: bool,
-        correlation_id: String,
+        correlation_id: Option<String>,
     ) -> Self {
-        let flight = format!(
-            "{:?}",
-            (&shared.distinction, authority.url(), scopes.canonical(), &claims, past_the_cache)
-        );
-        Self { shared, authority, scopes, claims, past_the_cache, correlation_id, flight }
+        let (url, scopes) = (prepared.authority().url(), prepared.scopes().canonical());
+        let flight = format!("{:?}", (&shared.distinction, url, scopes, &claims, past_the_cache));
+        let correlation_id = correlation_id.unwrap_or_else(|| Uuid::new_v4().to_string());
+        Self { shared, prepared: Arc::clone(prepared), claims, past_the_cache, correlation_id, flight }
     }
 
     /// What this fetch is known by in the process.
@@ -175,19 +175,16 @@ impl Fetch {
 
     /// The token as all processes of the host call it, whatever each of them knows of the authority.
     fn lead_key(&self) -> CredentialKey {
-        let environments = self.authority.environments();
-        let request = AccessTokenRequest::for_app(
-            &self.shared.client_id,
-            &environments,
-            self.authority.tenant(),
-            self.scopes.clone(),
-        );
-        request.key().clone()
+        let (client_id, authority) = (&self.shared.client_id, self.prepared.authority());
+        let scopes = self.prepared.scopes().clone();
+        AccessTokenRequest::for_app(client_id, &authority.environments(), authority.tenant(), scopes)
+            .key()
+            .clone()
     }
 
     /// What another has stored meanwhile, if that is what is needed.
     async fn look_again(&self, need: Need) -> Result<Option<AuthenticationResult>, Error> {
-        let answer = look_up(&self.shared, &self.authority, &self.scopes, Purpose::Write).await?;
+        let answer = look_up(&self.shared, &self.prepared, Purpose::Write).await?;
         Ok(self.satisfied(need, answer))
     }
 
@@ -212,8 +209,8 @@ impl Fetch {
 
     async fn refusal_key(&self) -> String {
         let shared = &self.shared;
-        let scopes = self.scopes.canonical();
-        let url = self.authority.url();
+        let scopes = self.prepared.scopes().canonical();
+        let url = self.prepared.authority().url();
         let claims = self.claims.as_deref().unwrap_or_default();
         let request = [shared.client_id.as_str(), &url, &scopes, claims];
         shared.cache.refusal_key(&request, shared.credential.secret()).await
@@ -223,10 +220,10 @@ impl Fetch {
     async fn request(&self, need: Need) -> Result<AuthenticationResult, Error> {
         let shared = &*self.shared;
         let exchange = shared.exchange(&self.correlation_id);
-        let metadata = shared.metadata(&self.authority, &exchange).await?;
+        let metadata = shared.metadata(self.prepared.authority(), &exchange).await?;
         if !self.past_the_cache {
             // Another flight may just have landed, or discovery may have told under which names to look.
-            let request = cache_request(shared, &metadata, &self.scopes);
+            let request = self.prepared.resolved(&shared.client_id, &metadata);
             let answer = shared.cache.look_to_write(&request).await?;
             if let Some(result) = self.satisfied(need, answer) {
                 return Ok(result);
@@ -236,7 +233,7 @@ impl Fetch {
             token_endpoint: &metadata.token_endpoint,
             client_id: &shared.client_id,
             credential: &shared.credential,
-            scopes: &self.scopes,
+            scopes: self.prepared.scopes(),
             claims: self.claims.as_deref(),
             reason: match need {
                 Need::Missing(MissReason::Forced | MissReason::Claims) => RefreshReason::ForcedOrClaims,
@@ -260,7 +257,7 @@ impl Fetch {
         };
         let now = shared.cache.now();
         let response = TokenResponse::read(response, &shared.credential, now)?;
-        let token = access_token(shared, &metadata, &self.scopes, response, now);
+        let token = access_token(shared, &metadata, self.prepared.scopes(), response, now);
         let stored = shared.cache.store_access_token(token.clone(), &metadata.environments).await;
         if let Err(error) = &stored {
             tracing::warn!(
@@ -272,10 +269,6 @@ impl Fetch {
         let source = TokenSource::IdentityProvider;
         Ok(AuthenticationResult::new(Arc::new(token), source, now, stored.err()))
     }
-}
-
-pub(super) fn cache_request(shared: &Shared, metadata: &Metadata, scopes: &Scopes) -> AccessTokenRequest {
-    AccessTokenRequest::for_app(&shared.client_id, &metadata.environments, &metadata.realm, scopes.clone())
 }
 
 fn access_token(

@@ -4,11 +4,10 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use uuid::Uuid;
-
-use super::client_credentials::{Purpose, authority_for, check_scopes, look_up, merge_claims};
+use super::client_credentials::{Purpose, look_up, merge_claims};
 use super::confidential::{ConfidentialClientApplication, Shared};
 use super::fetch::Fetch;
+use super::prepared::Prepared;
 use super::result::AuthenticationResult;
 use crate::cache::Answer;
 use crate::schema::Scopes;
@@ -26,13 +25,14 @@ use crate::{Error, block_on};
 #[must_use = "nothing is looked up until this is awaited"]
 pub struct AcquireTokenSilent {
     app: ConfidentialClientApplication,
-    scopes: Scopes,
+    prepared: Arc<Prepared>,
     tenant: Option<String>,
 }
 
 impl AcquireTokenSilent {
     pub(super) fn new(app: ConfidentialClientApplication, scopes: Scopes) -> Self {
-        Self { app, scopes, tenant: None }
+        let prepared = app.0.prepared.get(&app.0, scopes);
+        Self { app, prepared, tenant: None }
     }
 
     /// Looks for a token of this tenant (id or verified domain) instead of the authority's.
@@ -51,14 +51,12 @@ impl AcquireTokenSilent {
 
     async fn run(self) -> Result<Option<AuthenticationResult>, Error> {
         let shared = Arc::clone(&self.app.0);
-        check_scopes(&self.scopes)?;
-        let authority = authority_for(&shared, self.tenant.as_deref())?;
-        let answer = look_up(&shared, &authority, &self.scopes, Purpose::Read).await?;
+        let prepared = self.prepared.for_tenant(&shared, self.tenant.as_deref())?;
+        let answer = look_up(&shared, &prepared, Purpose::Read).await?;
         shared.cache.counters().count(&answer);
         let fetch = |shared: Arc<Shared>| {
             let claims = merge_claims(&shared.client_capabilities, None)?;
-            let id = Uuid::new_v4().to_string();
-            Ok::<_, Error>(Arc::new(Fetch::new(shared, authority, self.scopes, claims, false, id)))
+            Ok::<_, Error>(Arc::new(Fetch::new(shared, &prepared, claims, false, None)))
         };
         let now = shared.cache.now();
         Ok(match answer {
