@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::credential::ClientCredential;
+use crate::Error;
 use crate::error::{Diagnose, ErrorKind};
 use crate::schema::lenient;
 
@@ -125,6 +126,14 @@ impl ServiceError {
     }
 }
 
+impl Error {
+    /// The identity provider's answer, where it was the provider that refused or failed.
+    #[must_use]
+    pub fn service(&self) -> Option<&ServiceError> {
+        self.carried()
+    }
+}
+
 impl std::fmt::Display for ServiceError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "the identity provider answered HTTP {} with {}", self.status, self.error)?;
@@ -174,10 +183,6 @@ impl Diagnose for ServiceError {
 
     fn retry_after(&self) -> Option<Duration> {
         self.retry_after
-    }
-
-    fn service(&self) -> Option<&ServiceError> {
-        Some(self)
     }
 }
 
