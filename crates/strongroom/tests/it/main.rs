@@ -22,6 +22,7 @@ mod schema_tolerance;
 mod schema_write;
 mod secrets;
 mod single_flight;
+mod source_support;
 mod state_file;
 mod stores;
 #[cfg(unix)]
