@@ -11,6 +11,7 @@ mod damaged_documents;
 mod layers;
 #[cfg(unix)]
 mod persistence_file;
+mod persistence_support;
 mod refusals;
 mod schema_bounds;
 mod schema_confusion;
@@ -24,6 +25,7 @@ mod secrets;
 mod single_flight;
 mod source_support;
 mod state_file;
+mod store_conflicts;
 mod stores;
 #[cfg(unix)]
 mod support;
