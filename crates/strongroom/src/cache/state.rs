@@ -61,6 +61,9 @@ pub(crate) struct AuthorityRecord {
     pub(crate) instance_discovery: bool,
     /// Unix seconds.
     pub(crate) fetched_at: i64,
+    /// Fields of later versions are kept.
+    #[serde(flatten)]
+    pub(crate) rest: BTreeMap<String, serde_json::Value>,
 }
 
 impl AuthorityRecord {
