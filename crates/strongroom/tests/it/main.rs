@@ -24,6 +24,7 @@ mod schema_write;
 mod secrets;
 mod single_flight;
 mod source_support;
+#[cfg(unix)]
 mod state_file;
 mod store_conflicts;
 mod stores;
