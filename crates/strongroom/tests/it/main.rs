@@ -7,6 +7,7 @@ mod authorities;
 mod bad_answers;
 mod client_credentials;
 mod client_support;
+#[cfg(unix)]
 mod damaged_documents;
 mod layers;
 #[cfg(unix)]
