@@ -33,4 +33,5 @@ mod stores;
 mod support;
 mod token_cache;
 mod token_confusion;
+#[cfg(unix)]
 mod unsaved_tokens;
