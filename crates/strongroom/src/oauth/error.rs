@@ -72,21 +72,35 @@ impl ServiceError {
         }
     }
 
-    /// Reads an error answer; what is not one becomes an error that says so.
-    pub(crate) fn from_response(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
+    /// Reads an error answer to a request that carried the credential `sent`; what is not one becomes an error that
+    /// says so.
+    pub(crate) fn from_response(
+        status: u16,
+        body: &[u8],
+        retry_after: Option<Duration>,
+        sent: Option<&ClientCredential>,
+    ) -> Self {
         let retry_after = retry_after.map(|wait| wait.min(Self::LONGEST_RETRY_AFTER));
-        match serde_json::from_slice::<Wire>(body) {
-            Ok(wire) if wire.error.as_deref().is_some_and(|error| !error.is_empty()) => Self {
+        // Redacted before it is cut, or the beginning of a secret could be what is left.
+        let shown = |text: String| {
+            let text = printable(text);
+            bounded(match sent {
+                Some(credential) => credential.redact(text),
+                None => text,
+            })
+        };
+        match lenient::object::<Wire>(body) {
+            Some(wire) if wire.error.as_deref().is_some_and(|error| !error.is_empty()) => Self {
                 status,
-                error: bounded(wire.error.unwrap_or_default()),
-                error_description: wire.error_description.map(bounded),
+                error: shown(wire.error.unwrap_or_default()),
+                error_description: wire.error_description.map(shown),
                 error_codes: wire.error_codes,
-                suberror: wire.suberror.map(bounded),
-                claims: wire.claims.map(bounded),
-                correlation_id: wire.correlation_id.map(bounded),
-                timestamp: wire.timestamp.map(bounded),
-                trace_id: wire.trace_id.map(bounded),
-                error_uri: wire.error_uri.map(bounded),
+                suberror: wire.suberror.map(shown),
+                claims: wire.claims.map(shown),
+                correlation_id: wire.correlation_id.map(shown),
+                timestamp: wire.timestamp.map(shown),
+                trace_id: wire.trace_id.map(shown),
+                error_uri: wire.error_uri.map(shown),
                 retry_after,
             },
             _ => Self {
@@ -95,24 +109,6 @@ impl ServiceError {
                 retry_after,
                 ..Self::default()
             },
-        }
-    }
-
-    /// The same without the credential that was sent, wherever the answer repeats it.
-    pub(super) fn without(self, credential: &ClientCredential) -> Self {
-        let clean = |text: Option<String>| text.map(|text| credential.redact(text));
-        Self {
-            status: self.status,
-            error: credential.redact(self.error),
-            error_description: clean(self.error_description),
-            error_codes: self.error_codes,
-            suberror: clean(self.suberror),
-            claims: clean(self.claims),
-            correlation_id: clean(self.correlation_id),
-            timestamp: clean(self.timestamp),
-            trace_id: clean(self.trace_id),
-            error_uri: clean(self.error_uri),
-            retry_after: self.retry_after,
         }
     }
 
@@ -186,6 +182,14 @@ impl Diagnose for ServiceError {
     }
 }
 
+/// Control characters of a hostile provider have no business on a terminal.
+fn printable(mut text: String) -> String {
+    if text.chars().any(|c| c.is_control() && c != '\n') {
+        text.retain(|c| !c.is_control() || c == '\n');
+    }
+    text
+}
+
 /// Longer texts are cut: an error is printed and logged.
 fn bounded(mut text: String) -> String {
     const LONGEST: usize = 4096;
@@ -193,10 +197,6 @@ fn bounded(mut text: String) -> String {
         let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);
         text.push('…');
-    }
-    // Control characters of a hostile provider have no business on a terminal.
-    if text.chars().any(|c| c.is_control() && c != '\n') {
-        text.retain(|c| !c.is_control() || c == '\n');
     }
     text
 }
