@@ -22,7 +22,10 @@ mod schema_properties;
 mod schema_support;
 mod schema_tolerance;
 mod schema_write;
+#[cfg(unix)]
 mod secrets;
+#[cfg(unix)]
+mod secrets_in_debug;
 mod single_flight;
 mod source_support;
 #[cfg(unix)]

@@ -41,6 +41,11 @@ impl Crate {
         self.names.iter().filter(|(name, module)| name == module).map(|(name, _)| name.clone()).collect()
     }
 
+    /// The names that the root re-exports.
+    pub(crate) fn re_exports(&self) -> Vec<String> {
+        self.names.iter().filter(|(name, module)| name != module).map(|(name, _)| name.clone()).collect()
+    }
+
     /// The modules of the root that a source names, by `crate::` or by going up.
     pub(crate) fn uses(&self, path: &Path, source: &str) -> Vec<String> {
         let tokens = tokens(source);
