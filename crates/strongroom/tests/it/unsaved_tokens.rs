@@ -66,9 +66,8 @@ fn check_unsaved(scene: &Scene, app: &ConfidentialClientApplication, code: &str)
     first
 }
 
-/// What must hold when the cache of `app` can be written again.
+/// What must hold when the cache of `app` can be written again, in the same second too.
 fn check_saved(scene: &Scene, app: &ConfidentialClientApplication) {
-    scene.clock.advance(1);
     let new = force(scene, app);
     assert!(new.is_persisted() && new.persistence_error().is_none());
     for process in [app, &scene.app()] {
