@@ -31,13 +31,15 @@ use self::state::{Note, State};
 use self::stats::Counters;
 pub use self::stats::Stats;
 use self::unsaved::Unsaved;
+#[cfg(feature = "client")]
+use crate::SecretString;
 use crate::persistence::Persistence;
 use crate::schema::{AccessToken, AppMetadata, Change, Credential, CredentialKey, Dialect, Environments};
 use crate::store::{CredentialStore, DocumentStore, MemoryStore, Outcome, StoreInfo};
+#[cfg(feature = "client")]
+pub(crate) use crate::store::{Lead, LeadGuard};
 use crate::time::{Clock, SystemClock, UnixSeconds};
 use crate::{Error, ErrorKind};
-#[cfg(feature = "client")]
-use crate::{SecretString, store::Lead};
 
 /// Characters of a base64 hash, a little more than 16 bits.
 #[cfg(feature = "client")]
@@ -267,7 +269,7 @@ impl TokenCache {
     /// The refusal of this request that is remembered, if it still counts.
     pub(crate) async fn refusal(&self, key: &str) -> Option<Refusal> {
         let now = self.now();
-        let refusal = self.0.state.read(now, |content| content.refusals.get(key).cloned()).await;
+        let refusal = self.0.state.read(now, |content| content.refusal(key).cloned()).await;
         refusal.filter(|refusal| refusal.remaining(now).is_some())
     }
 
@@ -280,7 +282,7 @@ impl TokenCache {
         error: serde_json::Value,
     ) {
         let now = self.now();
-        let earlier = self.0.state.read(now, |content| content.refusals.get(key).cloned()).await;
+        let earlier = self.0.state.read(now, |content| content.refusal(key).cloned()).await;
         let refusal = Refusal::new(kind, retry_after, error, earlier.as_ref(), now);
         self.0.state.note(Note::Refused(key.to_owned(), refusal), now).await;
     }
@@ -288,7 +290,7 @@ impl TokenCache {
     /// Forgets that this request was ever refused.
     pub(crate) async fn granted(&self, key: &str) {
         let now = self.now();
-        if self.0.state.read(now, |content| content.refusals.contains_key(key)).await {
+        if self.0.state.read(now, |content| content.refusal(key).is_some()).await {
             self.0.state.note(Note::Granted(key.to_owned()), now).await;
         }
     }

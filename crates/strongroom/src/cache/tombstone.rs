@@ -87,12 +87,7 @@ impl Graveyard {
     pub(super) async fn of(state: &State, now: UnixSeconds) -> Self {
         let tombstones = state
             .read(now, |content| {
-                content
-                    .tombstones
-                    .iter()
-                    .filter(|tombstone| tombstone.holds(now))
-                    .cloned()
-                    .collect::<Vec<_>>()
+                content.tombstones().filter(|tombstone| tombstone.holds(now)).cloned().collect::<Vec<_>>()
             })
             .await;
         // Only who has removed something needs to know by what it is recognised.

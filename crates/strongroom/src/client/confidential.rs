@@ -1,5 +1,6 @@
 //! The confidential client: an application with a credential of its own.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -344,6 +345,7 @@ impl Shared {
             aliases: discovered.aliases.clone(),
             instance_discovery: discovered.instance_discovery,
             fetched_at: self.cache.now().get(),
+            rest: BTreeMap::default(),
         };
         self.cache.remember_authority(&authority.url(), record).await;
     }

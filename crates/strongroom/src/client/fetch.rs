@@ -12,10 +12,9 @@ use super::refusal::{self, Remembered};
 use super::result::{AuthenticationResult, TokenSource};
 use crate::Error;
 use crate::authority::Metadata;
-use crate::cache::{AccessTokenRequest, Answer, MissReason, Refusal, RefusalKind};
+use crate::cache::{AccessTokenRequest, Answer, Lead, LeadGuard, MissReason, Refusal, RefusalKind};
 use crate::oauth::{RefreshReason, TokenRequest, TokenResponse};
 use crate::schema::{AccessToken, CredentialKey, Scopes, TokenScheme};
-use crate::store::{Lead, LeadGuard};
 use crate::time::{Deadline, UnixSeconds};
 
 /// How long a caller waits for the request of another process before it makes its own.

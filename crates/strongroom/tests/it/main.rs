@@ -7,10 +7,12 @@ mod authorities;
 mod bad_answers;
 mod client_credentials;
 mod client_support;
+#[cfg(unix)]
 mod damaged_documents;
 mod layers;
 #[cfg(unix)]
 mod persistence_file;
+mod persistence_support;
 mod refusals;
 mod remembered_refusals;
 mod renewal;
@@ -22,12 +24,19 @@ mod schema_properties;
 mod schema_support;
 mod schema_tolerance;
 mod schema_write;
+#[cfg(unix)]
 mod secrets;
+#[cfg(unix)]
+mod secrets_in_debug;
 mod single_flight;
+mod source_support;
+#[cfg(unix)]
 mod state_file;
+mod store_conflicts;
 mod stores;
 #[cfg(unix)]
 mod support;
 mod token_cache;
 mod token_confusion;
+#[cfg(unix)]
 mod unsaved_tokens;
