@@ -94,11 +94,14 @@ impl FilePersistence {
     /// Reads the file as it is now.
     fn read(&self) -> Result<Reading, PersistenceError> {
         let (target, found) = access::resolve_links(&self.location)?;
-        let Some(found) = found else { return Ok(Reading::Absent) };
-        if let Some(found) = access::not_a_file(&found) {
+        if let Some(found) = found.as_ref().and_then(access::not_a_file) {
             return Err(PersistenceError::NotAFile { path: target, found });
         }
+        // Also where nothing is yet: a request whose token could never be stored is better not sent.
         access::check_directory(access::directory_of(&target))?;
+        if found.is_none() {
+            return Ok(Reading::Absent);
+        }
         let file = match access::cautious_options().read(true).open(&target) {
             Ok(file) => file,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::Absent),
