@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
-use strongroom::{HttpRequest, HttpTransport, Transport, block_on};
+use strongroom::{HttpRequest, Transport, block_on};
 use strongroom_sts::{Ready, RunningSts};
 
 use super::{sts, token};
@@ -36,17 +36,17 @@ struct Report {
 pub(crate) fn run(options: &Demo, global: &Global) -> Result<(), Failure> {
     match options.daemon.as_deref() {
         Some([config, cache, ca]) => daemon(config, cache, ca, global),
-        _ => demonstrate(options),
+        _ => demonstrate(options, global.output),
     }
 }
 
-fn demonstrate(options: &Demo) -> Result<(), Failure> {
+fn demonstrate(options: &Demo, format: Output) -> Result<(), Failure> {
     let folder = sts::temporary_folder()?;
     remove_when_interrupted(folder.path().to_owned())?;
     let provider = strongroom_sts::spawn(strongroom_sts::Config::new(folder.path().join("sts")))
         .map_err(sts::failure)?;
     let cache = folder.path().join("cache").join("token_cache.bin");
-    if options.output == Output::Text {
+    if format != Output::Json {
         output::note(&format!(
             "identity provider  {} (local, for this demonstration)",
             provider.ready().authority
@@ -59,9 +59,9 @@ fn demonstrate(options: &Demo) -> Result<(), Failure> {
     folder.close().map_err(|error| {
         Failure::other("left_behind", format!("the temporary folder cannot be removed: {error}"))
     })?;
-    match options.output {
+    match format {
         Output::Json => output::json(&runs),
-        Output::Text => output::write_all(&summary(&runs)),
+        _ => output::write_all(&summary(&runs)),
     }
 }
 
@@ -107,11 +107,11 @@ fn daemon(config: &Path, cache: &Path, ca: &Path, global: &Global) -> Result<(),
     let endpoint = config
         .endpoint
         .ok_or_else(|| Failure::usage("incomplete_config", "no endpoint is given", "set \"endpoint\""))?;
-    let pem = std::fs::read(ca).map_err(|error| Failure::other("no_trust_root", error.to_string()))?;
+    let transport =
+        token::transport_with_roots(ca).map_err(|reason| Failure::other("no_trust_root", reason))?;
     let mut request = HttpRequest::get(&endpoint);
     request.headers.push(("authorization", result.authorization_header().expose().to_owned()));
-    let answer =
-        block_on(HttpTransport::with_extra_roots(&pem)?.send(request)).map_err(strongroom::Error::from)?;
+    let answer = block_on(transport.send(request)).map_err(strongroom::Error::from)?;
     output::json(&Report { token_source: result.token_source().as_str().into(), api_status: answer.status })
 }
 

@@ -10,10 +10,10 @@ use strongroom::{
     Transport, TransportError,
 };
 
-use crate::args::{Global, MinProtection, Persistence, Token, TokenOutput};
+use crate::args::{Global, MinProtection, Output, Persistence, Token};
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::output;
+use crate::{input, output};
 
 pub(crate) fn run(options: &Token, global: &Global) -> Result<(), Failure> {
     let config = Config::load(options.config.as_deref(), &options.scopes)?;
@@ -82,13 +82,11 @@ struct PrintedCache {
     protection: &'static str,
 }
 
-fn print(result: &AuthenticationResult, info: &StoreInfo, format: TokenOutput) -> Result<(), Failure> {
+fn print(result: &AuthenticationResult, info: &StoreInfo, format: Output) -> Result<(), Failure> {
     match format {
-        TokenOutput::Token => output::line(result.access_token().expose()),
-        TokenOutput::Header => {
-            output::line(&format!("Authorization: {}", result.authorization_header().expose()))
-        }
-        TokenOutput::Json => output::json(&Printed {
+        Output::Text => output::line(result.access_token().expose()),
+        Output::Header => output::line(&format!("Authorization: {}", result.authorization_header().expose())),
+        Output::Json => output::json(&Printed {
             access_token: result.access_token().expose(),
             token_type: result.token_type(),
             expires_on: result.expires_on().get(),
@@ -125,6 +123,16 @@ fn require_protection(info: &StoreInfo, least: MinProtection) -> Result<(), Fail
         .into())
 }
 
+/// HTTP that trusts the certificates of a file too; else the reason why not.
+pub(crate) fn transport_with_roots(file: &Path) -> Result<HttpTransport, String> {
+    /// The largest file of certificates that is read, in bytes: several times what a system trusts.
+    const LARGEST: u64 = 16 << 20;
+
+    let (pem, _) = input::read(file, LARGEST)
+        .map_err(|error| format!("the trust roots {} cannot be read: {error}", file.display()))?;
+    HttpTransport::with_extra_roots(pem.expose()).map_err(|error| format!("{}: {error}", file.display()))
+}
+
 /// HTTP that trusts the certificates of a file too. The file is read when the first request is sent: a token
 /// from the cache needs none.
 #[derive(Debug)]
@@ -135,12 +143,8 @@ struct TransportWithCa {
 
 impl TransportWithCa {
     fn inner(&self) -> Result<&HttpTransport, TransportError> {
-        let setup = |reason| TransportError::Setup { reason };
         let inner = self.inner.get_or_init(|| {
-            let pem = std::fs::read(&self.file)
-                .map_err(|error| setup(format!("{} cannot be read: {error}", self.file.display())))?;
-            HttpTransport::with_extra_roots(&pem)
-                .map_err(|error| setup(format!("{}: {error}", self.file.display())))
+            transport_with_roots(&self.file).map_err(|reason| TransportError::Setup { reason })
         });
         inner.as_ref().map_err(Clone::clone)
     }
