@@ -106,10 +106,10 @@ impl State {
                 self.seen().unsaved.remove(authority);
             }
             Ok(false) => {
-                tracing::debug!("the authority could not be remembered: others keep writing the file")
+                tracing::debug!("the authority could not be remembered: others keep writing the file");
             }
             Err(error) => {
-                tracing::debug!(%error, "the authority could not be remembered for other processes")
+                tracing::debug!(%error, "the authority could not be remembered for other processes");
             }
         }
     }
