@@ -1,6 +1,7 @@
 //! A daemon: gets a token, from the cache if it can, calls an API, ends.
 //!
 //!     cargo run --example daemon -- config.json [trust-roots.pem]
+#![allow(clippy::print_stdout)] // the output of a sample
 use std::{env, error::Error, fs};
 
 use strongroom::{
@@ -10,7 +11,8 @@ use strongroom::{
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let config: serde_json::Value = serde_json::from_slice(&fs::read(&arguments[0])?)?;
+    let file = arguments.first().ok_or("usage: daemon config.json [trust-roots.pem]")?;
+    let config: serde_json::Value = serde_json::from_slice(&fs::read(file)?)?;
     let text = |name: &str| config[name].as_str().ok_or(format!("{name} is missing in the configuration"));
     let transport = || match arguments.get(1) {
         Some(roots) => HttpTransport::with_extra_roots(&fs::read(roots)?).map_err(Box::<dyn Error>::from),
