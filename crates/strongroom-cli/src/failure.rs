@@ -1,6 +1,5 @@
 //! Why a command failed, with the exit code that its caller sees.
 
-use clap::error::ErrorKind as ClapErrorKind;
 use strongroom::{Error, ErrorKind};
 
 /// Why a command failed.
@@ -45,10 +44,7 @@ impl From<clap::Error> for Failure {
         let text = error.to_string();
         // What follows the first paragraph is the usage and where to find help.
         let problem = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
-        let message = match error.kind() {
-            ClapErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => "no command is given".to_owned(),
-            _ => problem.split_whitespace().collect::<Vec<_>>().join(" "),
-        };
+        let message = problem.split_whitespace().collect::<Vec<_>>().join(" ");
         Self::usage("wrong_usage", message, "see `strongroom --help`, and --help of each command")
     }
 }

@@ -22,6 +22,11 @@ pub(crate) fn run(options: &Token, global: &Global) -> Result<(), Failure> {
     let app = application(&config, cache, options.ca_file.clone(), global)?;
     let result =
         app.acquire_token_for_client(config.scopes).force_refresh(options.force_refresh).blocking()?;
+    tracing::info!(
+        "a token from the {}, good for {}",
+        result.token_source().as_str().replace('_', " "),
+        output::human_seconds(result.expires_in())
+    );
     if options.require_persist
         && let Some(error) = result.persistence_error()
     {
