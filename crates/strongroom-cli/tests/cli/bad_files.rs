@@ -5,7 +5,8 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::{
-    World, code, failure, json, mode, names, run, set_mode, skip, stderr, stdout, variable,
+    World, code, command, failure, json, make_pipe, mode, names, run, set_mode, skip, stderr, stdout,
+    variable,
 };
 
 #[test]
@@ -22,8 +23,10 @@ fn what_is_of_another_kind_is_refused_and_left_alone() {
     for (content, expected) in cases {
         let path = world.file("token_cache.bin", content);
         assert_eq!(failure(&mut world.token()), (4, expected.into()));
+        assert_eq!(failure(command("inspect").arg("--cache").arg(&path)), (4, expected.into()));
         assert_eq!(std::fs::read(path).unwrap(), content);
     }
+    assert_eq!(names(world.folder.path()), ["sts", "token_cache.bin"]);
     assert_eq!(world.sts.stats().token, 0);
 }
 
@@ -33,17 +36,24 @@ fn a_huge_file_is_refused_unread() {
     let path = world.file("token_cache.bin", "{");
     std::fs::File::options().write(true).open(&path).unwrap().set_len(300 << 20).unwrap();
     assert_eq!(failure(&mut world.token()), (4, "too_large".into()));
+    assert_eq!(failure(command("inspect").arg("--cache").arg(&path)), (4, "too_large".into()));
     assert_eq!(path.metadata().unwrap().len(), 300 << 20);
 }
 
 #[test]
 fn what_is_no_file_is_refused_without_a_wait() {
     let world = World::new();
-    std::fs::create_dir(world.cache()).unwrap();
-    assert_eq!(failure(&mut world.token()), (4, "not_a_file".into()));
-    std::fs::remove_dir(world.cache()).unwrap();
-    assert!(Command::new("mkfifo").arg(world.cache()).status().unwrap().success());
-    assert_eq!(failure(&mut world.token()), (4, "not_a_file".into()));
+    std::fs::create_dir(world.path("folder")).unwrap();
+    make_pipe(&world.path("pipe"));
+    let _socket = std::os::unix::net::UnixListener::bind(world.path("socket")).unwrap();
+    for name in ["folder", "pipe", "socket", "/dev/null", "/dev/zero"] {
+        let path = world.path(name);
+        let token = failure(&mut world.token_with(&world.ready().config_file, &path));
+        assert_eq!(token, (4, "not_a_file".into()), "{name}");
+        let inspected = failure(command("inspect").arg("--cache").arg(&path));
+        assert_eq!(inspected, (4, "not_a_file".into()), "{name}");
+    }
+    assert_eq!(world.sts.stats().token, 0);
 }
 
 #[test]
@@ -61,6 +71,10 @@ fn a_damaged_file_is_set_aside_and_the_daemon_goes_on() {
     let whole = std::fs::read(world.cache()).unwrap();
     let half = &whole[..whole.len() / 2];
     world.file("token_cache.bin", half);
+    // Who only reads reports it and touches nothing.
+    assert_eq!(failure(command("inspect").arg("--cache").arg(world.cache())), (4, "damaged".into()));
+    assert_eq!(std::fs::read(world.cache()).unwrap(), half);
+    assert!(!names(world.folder.path()).iter().any(|name| name.contains(".corrupt-")));
     let output = run(world.token().args(["--output", "json"]));
     assert_eq!((code(&output), &json(&output)["persisted"]), (0, &true.into()), "{}", stderr(&output));
     assert!(stderr(&output).contains("damaged"), "{}", stderr(&output));
@@ -87,6 +101,33 @@ fn one_bad_entry_costs_no_other() {
     assert!(after.contains(r#""null":null,"text":"x","number":7,"array":[],"secret":{"secret":5,"#));
 }
 
+/// A machine whose clock was far ahead wrote it, or the clock was set back since.
+#[test]
+fn a_token_from_the_future_is_not_served_and_a_wrong_clock_of_the_provider_does_not_matter() {
+    let world = World::new();
+    run(&mut world.token());
+    let document = std::fs::read_to_string(world.cache()).unwrap();
+    let times = |name: &str, document: &str| -> i64 {
+        let (_, rest) = document.split_once(&format!("\"{name}\":\"")).unwrap();
+        rest.split_once('"').unwrap().0.parse().unwrap()
+    };
+    let mut future = document.clone();
+    for name in ["cached_at", "expires_on", "extended_expires_on"] {
+        let time = times(name, &document);
+        future = future
+            .replace(&format!("\"{name}\":\"{time}\""), &format!("\"{name}\":\"{}\"", time + 400_000_000));
+    }
+    assert_ne!(future, document);
+    world.file("token_cache.bin", future);
+    assert_eq!(world.token_json()["token_source"], "identity_provider");
+    for offset in [-400_000_000, 400_000_000] {
+        world.sts.set_clock(offset).unwrap();
+        let output = run(world.token().args(["--force-refresh", "--output", "json"]));
+        assert_eq!(json(&output)["expires_in"], 3599, "{offset}");
+        assert_eq!(world.token_json()["token_source"], "cache", "{offset}");
+    }
+}
+
 #[test]
 fn an_own_link_is_followed_and_stays() {
     let world = World::new();
@@ -107,19 +148,15 @@ fn a_wider_mode_is_tightened_and_an_open_folder_is_refused() {
     assert_eq!(mode(&path), 0o600);
     std::fs::create_dir(world.path("open")).unwrap();
     set_mode(&world.path("open"), 0o777);
-    let mut command = crate::support::command("token");
-    command.arg("--config").arg(&world.ready().config_file).arg("--ca-file").arg(&world.ready().ca_file);
-    assert_eq!(failure(command.arg("--cache").arg(world.path("open/c.bin"))), (4, "unsafe_directory".into()));
+    let mut token = world.token_with(&world.ready().config_file, &world.path("open/c.bin"));
+    world.sts.reset();
+    assert_eq!(failure(&mut token), (4, "unsafe_directory".into()));
+    assert_eq!(world.sts.stats().token, 0);
 }
 
 /// The token comes all the same, with a warning; `--require-persist` makes it an error.
 fn delivered_but_not_stored(world: &World, cache: &Path, expected: &str) {
-    let token = || {
-        let mut command = crate::support::command("token");
-        command.arg("--config").arg(&world.ready().config_file).arg("--ca-file").arg(&world.ready().ca_file);
-        command.arg("--cache").arg(cache);
-        command
-    };
+    let token = || world.token_with(&world.ready().config_file, cache);
     let output = run(token().args(["--output", "json"]));
     assert_eq!((code(&output), &json(&output)["persisted"]), (0, &false.into()), "{}", stderr(&output));
     assert!(stderr(&output).contains(expected), "{}", stderr(&output));

@@ -1,9 +1,10 @@
 //! `strongroom demo` and `strongroom sts`, and the sample program.
 
 use std::io::{BufRead as _, BufReader};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
 
-use crate::support::{World, binary, code, command, json, names, run, stderr, stdout};
+use crate::support::{World, code, command, failure, json, mode, names, run, skip, stderr, stdout};
 
 #[test]
 fn the_demonstration_signs_in_once_and_leaves_nothing_behind() {
@@ -25,17 +26,44 @@ fn the_demonstration_signs_in_once_and_leaves_nothing_behind() {
         runs.as_array().unwrap().iter().map(|run| run["token_requests"].as_u64().unwrap()).collect();
     assert_eq!(requests, [1, 0, 0]);
     assert!(runs.as_array().unwrap().iter().all(|run| run["api_status"] == 200));
-    let text = stdout(&demo(&["--runs", "2"]));
+    let output = demo(&["--runs", "2"]);
+    // stdout has the table alone; what goes before it are notes.
+    let text = stdout(&output);
+    assert!(text.trim_start().starts_with("RUN"), "{text}");
     assert!(text.contains("identity provider") && text.contains("cache"));
+    assert!(text.contains("2 runs of a daemon, 1 token request."), "{text}");
+    assert!(stderr(&output).contains("https://localhost:"));
+    assert_eq!(code(&demo(&["--runs", "0"])), 2);
     assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
+}
+
+#[test]
+fn an_interrupted_demonstration_leaves_nothing_behind() {
+    for signal in ["-TERM", "-INT"] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = command("demo")
+            .args(["--runs", "1000"])
+            .env("TMPDIR", folder.path())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // The first note comes when the provider runs.
+        let mut line = String::new();
+        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(line.contains("identity provider"), "{line}");
+        send(signal, &child);
+        assert_eq!(child.wait().unwrap().code(), Some(130));
+        assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
+    }
 }
 
 #[test]
 fn an_interrupted_provider_ends_well_and_removes_its_folder() {
     for signal in ["-TERM", "-INT"] {
         let folder = tempfile::tempdir().unwrap();
-        let mut child = Command::new(binary())
-            .args(["sts", "--output", "json"])
+        let mut child = command("sts")
+            .args(["--output", "json"])
             .env("TMPDIR", folder.path())
             .stdout(Stdio::piped())
             .spawn()
@@ -56,17 +84,87 @@ fn an_interrupted_provider_ends_well_and_removes_its_folder() {
         ] {
             assert!(ready[field].is_string(), "{field}");
         }
-        assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+        send(signal, &child);
         assert_eq!(child.wait().unwrap().code(), Some(0));
         assert!(names(folder.path()).is_empty(), "{:?}", names(folder.path()));
     }
+}
+
+/// Someone starts it in one terminal, and the command in another with what the first one printed.
+#[test]
+fn the_same_folder_is_the_same_provider_and_what_it_prints_can_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut secrets = Vec::new();
+    for _ in 0..2 {
+        let mut provider = command("sts")
+            .current_dir(folder.path())
+            .args(["--state", "sts", "--tenant", "contoso.example"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines: Vec<String> = BufReader::new(provider.stdout.take().unwrap())
+            .lines()
+            .map(Result::unwrap)
+            .take_while(|line| !line.starts_with("Ctrl-C"))
+            .collect();
+        let value = |name: &str| {
+            let line = lines.iter().find(|line| line.starts_with(name)).unwrap();
+            line[name.len()..].trim().to_owned()
+        };
+        secrets.push((value("client_id"), value("client_secret")));
+        let suggested = lines.iter().find_map(|line| line.trim().strip_prefix("strongroom token ")).unwrap();
+        let output = run(command("token").current_dir(folder.path()).args(suggested.split(' ')));
+        assert!(stdout(&output).starts_with("eyJ"), "{}", stderr(&output));
+        send("-INT", &provider);
+        assert_eq!(provider.wait().unwrap().code(), Some(0));
+    }
+    assert_eq!(secrets[0], secrets[1]);
+    assert_eq!(names(folder.path()).first().map(String::as_str), Some("sts"));
+    assert_eq!(mode(&folder.path().join("sts")), 0o700);
+}
+
+/// `cargo test` and `./test` build the examples of the workspace beside the tests.
+#[test]
+fn the_sample_program_signs_in_once_and_finds_its_token_then() {
+    let test = "demo_and_sts::the_sample_program_signs_in_once_and_finds_its_token_then";
+    let tests = std::env::current_exe().unwrap();
+    let sample = tests.parent().and_then(Path::parent).unwrap().join("examples/daemon");
+    if !sample.exists() {
+        return skip(test, "the example is not built: cargo build -p strongroom --example daemon");
+    }
+    let world = World::new();
+    let daemon = || {
+        let output = run(Command::new(&sample)
+            .current_dir(world.folder.path())
+            .arg(&world.ready().config_file)
+            .arg(&world.ready().ca_file));
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        stdout(&output)
+    };
+    for source in ["identity_provider", "cache"] {
+        let said = daemon();
+        assert!(said.contains("encrypted: false"), "{said}");
+        assert!(said.contains(&format!("token from the {source}")), "{said}");
+        assert!(said.contains("the API answered 200"), "{said}");
+    }
+    assert_eq!((world.sts.stats().token, world.sts.stats().api), (1, 2));
 }
 
 #[test]
 fn a_port_that_is_taken_is_a_clear_error() {
     let world = World::new();
     let port = world.ready().authority.rsplit(':').next().unwrap().split('/').next().unwrap().to_owned();
-    let output = run(command("sts").args(["--port", &port]).arg("--state").arg(world.path("second")));
-    assert_eq!(code(&output), 1);
+    let sts = || {
+        let mut command = command("sts");
+        command.args(["--port", &port]).arg("--state").arg(world.path("second"));
+        command
+    };
+    let output = run(&mut sts());
+    assert_eq!((code(&output), stdout(&output).as_str()), (1, ""));
     assert!(stderr(&output).contains(&port), "{}", stderr(&output));
+    assert_eq!(failure(&mut sts()), (1, "sts_failed".into()));
+}
+
+fn send(signal: &str, child: &Child) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::support::{World, code, command, json, run, stderr, stdout};
+use crate::support::{World, code, command, json, mode, run, set_mode, stderr, stdout};
 
 fn fixtures() -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -42,6 +42,7 @@ fn secrets(value: &serde_json::Value, found: &mut Vec<String>) {
 fn what_any_msal_wrote_is_listed_without_its_secrets() {
     for path in fixtures() {
         let bytes = std::fs::read(&path).unwrap();
+        let permissions = mode(&path);
         let mut found = Vec::new();
         secrets(&serde_json::from_slice(&bytes).unwrap_or_default(), &mut found);
         for format in ["text", "json"] {
@@ -52,7 +53,7 @@ fn what_any_msal_wrote_is_listed_without_its_secrets() {
                 assert!(!text.contains(secret.as_str()), "{}", path.display());
             }
         }
-        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        assert_eq!((std::fs::read(&path).unwrap(), mode(&path)), (bytes, permissions));
     }
 }
 
@@ -86,6 +87,19 @@ fn what_cannot_be_read_is_listed_and_tricks_do_not_reach_the_terminal() {
     let output = run(command("inspect").arg("--cache").arg(&path));
     assert!(stdout(&output).contains("unreadable") && stdout(&output).contains("expired"));
     assert!(!stdout(&output).contains('\u{1b}'));
+}
+
+#[test]
+fn permissions_are_left_as_they_are_and_told_of() {
+    let world = World::new();
+    run(&mut world.token());
+    let inspect = || run(command("inspect").arg("--cache").arg(world.cache()));
+    assert!(!stderr(&inspect()).contains("mode"));
+    set_mode(&world.cache(), 0o640);
+    let output = inspect();
+    assert!(stdout(&output).contains("AccessToken"));
+    assert!(stderr(&output).contains("mode 0640, others can use it"), "{}", stderr(&output));
+    assert_eq!(mode(&world.cache()), 0o640);
 }
 
 #[test]

@@ -5,7 +5,9 @@
 mod bad_files;
 mod configuration;
 mod demo_and_sts;
+mod hit;
 mod inspect;
 mod secrets;
 mod support;
+mod terminal;
 mod token;

@@ -35,9 +35,14 @@ impl World {
 
     /// `strongroom token` as the provider's configuration and trust root want it.
     pub fn token(&self) -> Command {
+        self.token_with(&self.ready().config_file, &self.cache())
+    }
+
+    /// The same with another configuration and another cache.
+    pub fn token_with(&self, config: &Path, cache: &Path) -> Command {
         let mut command = command("token");
-        command.arg("--config").arg(&self.ready().config_file);
-        command.arg("--ca-file").arg(&self.ready().ca_file).arg("--cache").arg(self.cache());
+        command.arg("--config").arg(config).arg("--cache").arg(cache);
+        command.arg("--ca-file").arg(&self.ready().ca_file);
         command
     }
 
@@ -70,8 +75,15 @@ pub fn binary() -> PathBuf {
 }
 
 pub fn command(subcommand: &str) -> Command {
+    let mut command = bare();
+    command.arg(subcommand);
+    command
+}
+
+/// The command without a subcommand, and without the settings of who runs the tests.
+pub fn bare() -> Command {
     let mut command = Command::new(binary());
-    command.arg(subcommand).stdin(Stdio::null()).env_remove("NO_COLOR");
+    command.stdin(Stdio::null()).env_remove("NO_COLOR");
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         if name.starts_with("AZURE_")
@@ -120,6 +132,10 @@ pub fn mode(path: &Path) -> u32 {
 pub fn set_mode(path: &Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
+pub fn make_pipe(path: &Path) {
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
 }
 
 pub fn names(folder: &Path) -> Vec<String> {
