@@ -4,7 +4,11 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{World, code, command, failure, json, mode, names, run, skip, stderr, stdout};
+use serde_json::Value;
+
+use crate::support::{
+    World, code, command, failure, first_line, json, mode, names, run, skip, stderr, stdout,
+};
 
 #[test]
 fn the_demonstration_signs_in_once_and_leaves_nothing_behind() {
@@ -49,8 +53,7 @@ fn an_interrupted_demonstration_leaves_nothing_behind() {
             .spawn()
             .unwrap();
         // The first note comes when the provider runs.
-        let mut line = String::new();
-        BufReader::new(child.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        let line = first_line(child.stderr.take().unwrap());
         assert!(line.contains("identity provider"), "{line}");
         send(signal, &child);
         assert_eq!(child.wait().unwrap().code(), Some(130));
@@ -68,9 +71,7 @@ fn an_interrupted_provider_ends_well_and_removes_its_folder() {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let ready: Value = serde_json::from_str(&first_line(child.stdout.take().unwrap())).unwrap();
         for field in [
             "authority",
             "tenant",

@@ -1,12 +1,12 @@
 //! No secret and no token gets out by a side door.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::Read as _;
 use std::process::Stdio;
 use std::time::Duration;
 
 use strongroom_sts::{Endpoint, Fault};
 
-use crate::support::{World, bare, code, command, json, names, run, stderr, stdout};
+use crate::support::{World, bare, code, command, first_line, json, names, run, stderr, stdout};
 
 /// What must not be shown: a secret, as it is and as it stands in a request; a token, whole and in part.
 fn forms_of(secret: &str) -> Vec<String> {
@@ -125,9 +125,8 @@ fn the_demonstration_and_the_provider_log_no_token_and_no_request() {
         let mut text = String::new();
         log.read_to_string(&mut text).map(|_| text)
     });
-    let mut line = String::new();
-    BufReader::new(provider.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let ready: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let ready = first_line(provider.stdout.take().unwrap());
+    let ready: serde_json::Value = serde_json::from_str(&ready).unwrap();
     let mut token = command("token");
     for (flag, name) in [("--config", "config_file"), ("--ca-file", "ca_file")] {
         token.arg(flag).arg(ready[name].as_str().unwrap());

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -122,6 +122,13 @@ pub fn failure(command: &mut Command) -> (i32, String) {
     let object = json(&output);
     assert!(object["message"].as_str().is_some_and(|text| !text.is_empty()), "{object}");
     (code(&output), object["error"].as_str().unwrap().to_owned())
+}
+
+/// The first line of what a process says, which tells that it has got so far.
+pub fn first_line(said: impl Read) -> String {
+    let mut line = String::new();
+    BufReader::new(said).read_line(&mut line).unwrap();
+    line
 }
 
 pub fn mode(path: &Path) -> u32 {
