@@ -74,12 +74,14 @@ pub(crate) fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
 }
 
 fn announce(ready: &Ready, format: Output) -> Result<(), Failure> {
+    output::note(
+        "A local identity provider for DEVELOPMENT is ready. Its tokens are worth nothing elsewhere.",
+    );
     if format == Output::Json {
         return output::json(ready);
     }
     output::write_all(&format!(
-        "A local identity provider for DEVELOPMENT is ready. Its tokens are worth nothing elsewhere.\n\n\
-         authority      {}\n\
+        "\nauthority      {}\n\
          client_id      {}\n\
          client_secret  {}\n\
          scope          {}\n\

@@ -70,7 +70,7 @@ fn the_variables_of_the_azure_sdks_are_understood() {
     assert_eq!(failure(&mut token()), (2, "incomplete_config".into()));
     let federated = failure(token().env("AZURE_FEDERATED_TOKEN_FILE", "/token"));
     assert_eq!(federated, (2, "unsupported_credential".into()));
-    // A host that the cloud does not know is asked about; where that fails the authority is used as it is.
+    // There is no variable that keeps the command from asking the cloud about this host.
     let config = world.file("discovery.json", serde_json::json!({"instance_discovery": false}).to_string());
     let output = run(token().env("AZURE_CLIENT_SECRET", &ready.client_secret).arg("--config").arg(config));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
@@ -110,6 +110,11 @@ fn a_bad_configuration_is_named_and_never_quoted() {
         (with("authority", serde_json::json!(7)), "invalid_config"),
         (with("client_id", serde_json::json!({})), "invalid_config"),
         (with("scope", serde_json::json!([1])), "invalid_config"),
+        (
+            serde_json::json!({"scope": "s/.default", "private_key_file": "key.pem", "thumbprint": "ab"})
+                .to_string(),
+            "invalid_config",
+        ),
         (with("scope", serde_json::json!([])), "incomplete_config"),
         (with("instance_discovery", serde_json::json!("no")), "invalid_config"),
         (with("known_authorities", serde_json::json!({})), "invalid_config"),
@@ -156,4 +161,25 @@ fn a_secret_that_others_can_read_draws_a_warning() {
     let mut token = world.token_with(&config, &world.cache());
     let output = run(token.env("AZURE_CLIENT_SECRET", &world.ready().client_secret));
     assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
+}
+
+#[test]
+fn proxies_and_trust_roots_of_the_environment_are_honoured() {
+    let world = World::new();
+    let token = |name: &str| {
+        let mut command = command("token");
+        command.arg("--config").arg(&world.ready().config_file).arg("--cache").arg(world.path(name));
+        command.env("SSL_CERT_FILE", &world.ready().ca_file);
+        command
+    };
+    let output = run(&mut token("direct.bin"));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    // Nobody listens on the port: its listener is gone again.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let proxy = format!("http://user:p4ssw0rd@127.0.0.1:{port}");
+    let output = run(token("proxy.bin").arg("-vvv").env("HTTPS_PROXY", &proxy));
+    assert_eq!(code(&output), 5, "{}", stderr(&output));
+    assert!(!stderr(&output).contains("p4ssw0rd"), "{}", stderr(&output));
+    let output = run(token("proxy.bin").env("HTTPS_PROXY", &proxy).env("NO_PROXY", "localhost"));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
 }

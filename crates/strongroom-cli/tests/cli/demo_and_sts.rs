@@ -69,8 +69,10 @@ fn an_interrupted_provider_ends_well_and_removes_its_folder() {
             .args(["--output", "json"])
             .env("TMPDIR", folder.path())
             .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
             .spawn()
             .unwrap();
+        assert!(first_line(child.stderr.take().unwrap()).contains("DEVELOPMENT"));
         let ready: Value = serde_json::from_str(&first_line(child.stdout.take().unwrap())).unwrap();
         for field in [
             "authority",
@@ -95,12 +97,15 @@ fn an_interrupted_provider_ends_well_and_removes_its_folder() {
 #[test]
 fn the_same_folder_is_the_same_provider_and_what_it_prints_can_be_used() {
     let folder = tempfile::tempdir().unwrap();
-    let mut secrets = Vec::new();
+    let mut providers: Vec<[String; 3]> = Vec::new();
     for _ in 0..2 {
+        // The first on a free port, the second on that of the first.
+        let port = providers.first().map_or("0", |[authority, ..]| port_of(authority));
         let mut provider = command("sts")
             .current_dir(folder.path())
-            .args(["--state", "sts", "--tenant", "contoso.example"])
+            .args(["--state", "sts", "--tenant", "contoso.example", "--port", port])
             .stdout(Stdio::piped())
+            .stderr(Stdio::null())
             .spawn()
             .unwrap();
         let lines: Vec<String> = BufReader::new(provider.stdout.take().unwrap())
@@ -112,14 +117,14 @@ fn the_same_folder_is_the_same_provider_and_what_it_prints_can_be_used() {
             let line = lines.iter().find(|line| line.starts_with(name)).unwrap();
             line[name.len()..].trim().to_owned()
         };
-        secrets.push((value("client_id"), value("client_secret")));
+        providers.push(["authority", "client_id", "client_secret"].map(value));
         let suggested = lines.iter().find_map(|line| line.trim().strip_prefix("strongroom token ")).unwrap();
         let output = run(command("token").current_dir(folder.path()).args(suggested.split(' ')));
         assert!(stdout(&output).starts_with("eyJ"), "{}", stderr(&output));
         send("-INT", &provider);
         assert_eq!(provider.wait().unwrap().code(), Some(0));
     }
-    assert_eq!(secrets[0], secrets[1]);
+    assert_eq!(providers[0], providers[1]);
     assert_eq!(names(folder.path()).first().map(String::as_str), Some("sts"));
     assert_eq!(mode(&folder.path().join("sts")), 0o700);
 }
@@ -154,16 +159,20 @@ fn the_sample_program_signs_in_once_and_finds_its_token_then() {
 #[test]
 fn a_port_that_is_taken_is_a_clear_error() {
     let world = World::new();
-    let port = world.ready().authority.rsplit(':').next().unwrap().split('/').next().unwrap().to_owned();
+    let port = port_of(&world.ready().authority);
     let sts = || {
         let mut command = command("sts");
-        command.args(["--port", &port]).arg("--state").arg(world.path("second"));
+        command.args(["--port", port]).arg("--state").arg(world.path("second"));
         command
     };
     let output = run(&mut sts());
     assert_eq!((code(&output), stdout(&output).as_str()), (1, ""));
-    assert!(stderr(&output).contains(&port), "{}", stderr(&output));
+    assert!(stderr(&output).contains(port), "{}", stderr(&output));
     assert_eq!(failure(&mut sts()), (1, "sts_failed".into()));
+}
+
+fn port_of(authority: &str) -> &str {
+    authority.rsplit(':').next().unwrap().split('/').next().unwrap()
 }
 
 fn send(signal: &str, child: &Child) {

@@ -80,6 +80,30 @@ fn json_has_the_schemas_names_and_a_status() {
 }
 
 #[test]
+fn a_status_says_what_a_token_is_still_good_for() {
+    let world = World::new();
+    let token = |realm: &str, expires_on: i64, refresh_on: i64| {
+        serde_json::json!({
+            "credential_type": "AccessToken", "secret": "s", "environment": "h", "client_id": "c", "realm": realm,
+            "target": "t", "cached_at": "1", "expires_on": expires_on.to_string(), "refresh_on": refresh_on.to_string(),
+        })
+    };
+    let far = 4_000_000_000;
+    let document = serde_json::json!({"AccessToken": {
+        "a": token("valid", far, far), "b": token("refresh_due", far, 2), "c": token("expired", 3, 2),
+        "d": {"realm": 5},
+    }});
+    let path = world.file("statuses.bin", document.to_string());
+    let rows = json(&run(command("inspect").arg("--cache").arg(path).args(["--output", "json"])));
+    let rows = rows.as_array().unwrap();
+    for row in &rows[..3] {
+        assert_eq!(row["status"], row["realm"]);
+    }
+    assert_eq!((&rows[3]["status"], rows.len()), (&"unreadable".into(), 4));
+    assert!(rows[3]["problem"].is_string());
+}
+
+#[test]
 fn what_cannot_be_read_is_listed_and_tricks_do_not_reach_the_terminal() {
     let world = World::new();
     let content = r#"{"AccessToken": {"bad": {"secret": 5}, "k": {"secret": "s", "environment": "h[2J", "client_id": "c", "realm": "r", "target": "t", "cached_at": "1", "expires_on": "2"}}}"#;

@@ -85,9 +85,9 @@ pub fn bare() -> Command {
     let mut command = Command::new(binary());
     command.stdin(Stdio::null()).env_remove("NO_COLOR");
     for (name, _) in std::env::vars_os() {
-        let name = name.to_string_lossy().into_owned();
-        if name.starts_with("AZURE_")
-            || name.starts_with("STRONGROOM_") && !name.starts_with("STRONGROOM_TEST")
+        let upper = name.to_string_lossy().to_uppercase();
+        let ours = upper.starts_with("STRONGROOM_") && !upper.starts_with("STRONGROOM_TEST");
+        if ours || upper.starts_with("AZURE_") || upper.starts_with("SSL_CERT_") || upper.ends_with("_PROXY")
         {
             command.env_remove(name);
         }

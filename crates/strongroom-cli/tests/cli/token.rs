@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Stdio;
 
-use strongroom_sts::{Endpoint, Fault};
+use strongroom_sts::{Endpoint, Fault, Lifetimes};
 
 use crate::support::{World, bare, code, command, failure, json, make_pipe, mode, run, stderr, stdout};
 
@@ -49,6 +49,18 @@ fn json_has_the_fields_that_scripts_rely_on() {
     assert_eq!(cache["location"], world.cache().to_str().unwrap());
     assert_eq!((&cache["persistence"], &cache["encrypted"]), (&"file".into(), &false.into()));
     assert_eq!(cache["protection"], "none");
+}
+
+#[test]
+fn when_a_token_is_to_be_renewed_is_said_where_the_provider_said_it() {
+    let world = World::new();
+    world.sts.set_lifetimes(Lifetimes { expires_in: Some(86_400), refresh_in: Some(43_200) }).unwrap();
+    for source in ["identity_provider", "cache"] {
+        let object = world.token_json();
+        assert_eq!(object["token_source"], source);
+        let time = |name: &str| object[name].as_i64().unwrap();
+        assert_eq!(time("expires_on") - time("refresh_on"), 43_200);
+    }
 }
 
 #[test]
