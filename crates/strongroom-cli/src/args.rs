@@ -22,11 +22,14 @@ use clap_complete::Shell;
         "  See a daemon sign in once and then find its token, without a network or an account:\n",
         "    strongroom demo\n",
         "  Call an API from a shell script:\n",
-        "    curl -H \"$(strongroom token --config config.json --output header)\" https://graph.microsoft.com/v1.0/users\n",
+        "    strongroom token --config config.json --output header |\n",
+        "      curl -H @- https://graph.microsoft.com/v1.0/users\n",
         "  See what is cached:\n",
         "    strongroom inspect\n\n",
-        "Exit codes: 0 done, 1 other failure, 2 wrong usage or configuration, 3 the identity provider refused,\n",
-        "4 the cache cannot be used, 5 the network or the identity provider failed.",
+        "Exit codes:\n",
+        "  0 done                            3 the identity provider refused\n",
+        "  1 other failure                   4 the cache cannot be used\n",
+        "  2 wrong usage or configuration    5 the network or the identity provider failed",
     ),
     arg_required_else_help = true,
 )]
@@ -42,6 +45,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 other failure, 2 wrong usage or 
 
 /// What every command understands.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Says on stderr what is going on; twice for more, three times for everything
     ///
@@ -83,6 +87,9 @@ Examples:
     strongroom token --config config.json --cache token_cache.bin
   With the variables of the Azure SDKs (AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET):
     strongroom token --scope https://graph.microsoft.com/.default
+  For an API, without showing the token to who lists the processes:
+    strongroom token --config config.json --output header |
+      curl -H @- https://graph.microsoft.com/v1.0/users
   For scripts that need to know more:
     strongroom token --config config.json --output json | jq -r .expires_on
 
@@ -99,9 +106,10 @@ config.json:
 What is given as a flag wins over the file, and the file over the environment.
 A secret is never taken from the command line, where every user of the machine could read it.")]
 pub(crate) struct Token {
-    /// Where the application is described (JSON); see below
+    /// Where the application is described, as JSON
     ///
-    /// Without the flag $STRONGROOM_CONFIG names it. A file that nobody named is never read.
+    /// Its members are shown below. Without the flag $STRONGROOM_CONFIG names it. A file that nobody named is
+    /// never read.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
@@ -192,7 +200,7 @@ Examples:
     strongroom token --config ./sts/config.json --ca-file ./sts/ca.pem --cache ./token_cache.bin")]
 pub(crate) struct Sts {
     /// The port to listen on; by default a free one
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub(crate) port: u16,
 
     /// The tenant of a new provider: a GUID, or a domain name
