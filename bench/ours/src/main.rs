@@ -35,9 +35,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         "reload" => reloaded(&application(&config, persisted(cache)?)?, &scope, cache)?,
         "fstat" => {
             let file = File::open(cache)?;
-            batches(10_000, || {
-                black_box(rustix::fs::fstat(&file)).is_ok()
-            })
+            batches(10_000, || black_box(rustix::fs::fstat(&file)).is_ok())
         }
         "stat" => batches(10_000, || black_box(rustix::fs::stat(cache)).is_ok()),
         "read" => {
