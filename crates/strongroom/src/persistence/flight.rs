@@ -199,3 +199,75 @@ fn waits() -> MutexGuard<'static, Vec<Arc<Wait>>> {
     // Nothing under this mutex panics half-way.
     WAITS.get().lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Waker};
+
+    use super::*;
+    use crate::block_on;
+
+    const LONG: Duration = Duration::from_secs(600);
+
+    struct Place {
+        _directory: tempfile::TempDir,
+        path: PathBuf,
+    }
+
+    impl Place {
+        fn new() -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("cache.bin.flight");
+            Self { _directory: directory, path }
+        }
+
+        async fn lead(&self) -> Attempt {
+            lead(&self.path, 0o600, "token", LONG).await.unwrap()
+        }
+
+        /// Somebody who has waited for the last leader and has not yet let go.
+        fn somebody_in_transit(&self) -> OwnFile {
+            let byte = byte_of("token");
+            let (file, _) = lock::open(&file_of(&self.path, byte), 0o600).unwrap();
+            range_lock::lock_shared(&file, byte).unwrap();
+            OwnFile::new(file)
+        }
+    }
+
+    #[test]
+    fn a_name_has_the_same_byte_in_every_process() {
+        assert_eq!(byte_of(""), 0x71d8_6221_4c7e_0e0a);
+        assert_ne!(byte_of("a"), byte_of("b"));
+    }
+
+    #[test]
+    fn who_only_lets_go_of_the_last_flight_is_not_taken_for_one_that_has_ended() {
+        let place = Place::new();
+        let transit = place.somebody_in_transit();
+        let mut next = pin!(place.lead());
+        let for_a_while = Deadline::after(Duration::from_millis(20));
+        assert!(block_on(until(for_a_while, &mut next)).is_none());
+        assert!(waits().iter().all(|wait| wait.path != place.path), "nothing to wait for in the kernel");
+        drop(transit);
+        assert!(matches!(block_on(next), Attempt::Taken(_)));
+    }
+
+    #[test]
+    fn a_wait_that_is_over_does_not_serve_those_who_meet_the_next_leader() {
+        let place = Place::new();
+        let Attempt::Taken(first) = block_on(place.lead()) else { panic!("nobody else leads") };
+        let mut context = Context::from_waker(Waker::noop());
+        let mut waiter = pin!(place.lead());
+        assert!(waiter.as_mut().poll(&mut context).is_pending());
+        // As if its thread were halted just there, with the first leader gone and the next one there already.
+        let wait = waits().iter().find(|wait| wait.path == place.path).map(Arc::clone).unwrap();
+        wait.over.store(true, Ordering::Release);
+        let mut late = pin!(place.lead());
+        assert!(late.as_mut().poll(&mut context).is_pending());
+        assert_eq!(waits().iter().filter(|wait| wait.path == place.path).count(), 2);
+        drop(first);
+        assert!(matches!(block_on(waiter), Attempt::Ended));
+        assert!(matches!(block_on(late), Attempt::Ended));
+    }
+}

@@ -108,7 +108,7 @@ mod whole_file {
     }
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use std::fs::{File, OpenOptions};
     use std::path::Path;

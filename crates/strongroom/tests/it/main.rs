@@ -8,6 +8,8 @@ mod bad_answers;
 mod client_credentials;
 mod client_support;
 mod damaged_documents;
+#[cfg(target_os = "linux")]
+mod flight_host;
 mod layers;
 #[cfg(unix)]
 mod persistence_file;
