@@ -226,6 +226,10 @@ mod tests {
             lead(&self.path, 0o600, "token", LONG).await.unwrap()
         }
 
+        fn is_taken(&self) -> bool {
+            matches!(block_on(lead(&self.path, 0o600, "token", Duration::ZERO)), Ok(Attempt::Busy))
+        }
+
         /// Somebody who has waited for the last leader and has not yet let go.
         fn somebody_in_transit(&self) -> OwnFile {
             let byte = byte_of("token");
@@ -269,5 +273,25 @@ mod tests {
         drop(first);
         assert!(matches!(block_on(waiter), Attempt::Ended));
         assert!(matches!(block_on(late), Attempt::Ended));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_forked_child_neither_has_nor_ends_the_lead_of_its_parent() {
+        let place = Place::new();
+        let Attempt::Taken(held) = block_on(place.lead()) else { panic!("nobody else leads") };
+        let mut held = Some(held);
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(pin!(place.lead()).poll(&mut context).is_pending());
+        // As another thread may have it at the moment of the fork.
+        let locked = waits();
+        assert!(crate::platform::fork::in_child(|| {
+            held.take();
+            place.is_taken() && waits().is_empty()
+        }));
+        drop(locked);
+        assert!(place.is_taken());
+        drop(held);
+        assert!(matches!(block_on(place.lead()), Attempt::Taken(_)));
     }
 }
