@@ -10,15 +10,16 @@ use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
+use super::sync::{AtomicBool, Mutex, MutexGuard, sleep};
+use crate::Error;
 use crate::platform::fork::{PerProcess, generation};
-use crate::{Error, wait};
 
 /// The flights that are under way, by what they fetch. A forked child takes no part in those of its parent.
 pub(crate) struct Flights(PerProcess<Board>);
@@ -91,8 +92,7 @@ impl fmt::Debug for Flights {
     }
 }
 
-/// A caller's place in a flight. The last one to leave, or the first after the landing, takes the flight off the
-/// board.
+/// A caller's place in a flight. The last one to leave takes the flight off the board.
 struct Boarding<'a> {
     board: &'a Board,
     generation: u32,
@@ -128,7 +128,7 @@ impl<'a> Boarding<'a> {
             leads.store(true, Ordering::Relaxed);
             fetch().await.map(|landed| Arc::new(landed) as Arc<dyn Any + Send + Sync>)
         }));
-        let mut alarm = pin!(wait::sleep(patience));
+        let mut alarm = pin!(sleep(patience));
         let landed = std::future::poll_fn(|context| {
             if !self.is_own() {
                 // Whoever leads has stayed in the parent.
@@ -177,7 +177,7 @@ impl Drop for Boarding<'_> {
     fn drop(&mut self) {
         self.leave(|flight| {
             flight.aboard -= 1;
-            flight.aboard == 0 || flight.landing.initialized()
+            flight.aboard == 0
         });
     }
 }
@@ -188,6 +188,11 @@ fn lock(board: &Board) -> MutexGuard<'_, HashMap<String, Flight>> {
 }
 
 #[cfg(test)]
+#[cfg(shuttle)]
+mod model;
+
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests {
     use std::pin::pin;
     use std::sync::atomic::AtomicUsize;
@@ -279,7 +284,7 @@ mod tests {
             for caller in &mut callers {
                 assert!(caller.as_mut().poll(&mut context).is_pending());
             }
-            block_on(wait::sleep(pause));
+            block_on(sleep(pause));
         }
         release.send(true).unwrap();
         let shared: Vec<_> = callers.into_iter().map(|caller| block_on(caller).1).collect();

@@ -4,11 +4,10 @@
 //! entry that was read since the hand last passed gets a second chance.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 
-use papaya::HashMap;
-
+use super::sync::{AtomicBool, AtomicUsize, HashMap, Mutex};
 use crate::schema::{AccessToken, CredentialKey};
 
 /// What an entry costs beside its texts: the map's slot, the key's place in the queue, the structs.
@@ -91,6 +90,11 @@ pub(super) fn weight(key: &CredentialKey, token: &AccessToken) -> usize {
 }
 
 #[cfg(test)]
+#[cfg(shuttle)]
+mod model;
+
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests {
     use super::*;
     use crate::schema::{Partition, TokenScheme};

@@ -9,6 +9,7 @@ mod l1;
 mod lookup;
 mod state;
 mod stats;
+mod sync;
 mod unsaved;
 
 use std::fmt;
