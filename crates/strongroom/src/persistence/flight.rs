@@ -226,6 +226,12 @@ mod tests {
             lead(&self.path, 0o600, "token", LONG).await.unwrap()
         }
 
+        /// The waits for what is locked here.
+        fn waits(&self) -> Vec<Arc<Wait>> {
+            let here = |wait: &&Arc<Wait>| wait.path.parent() == self.path.parent();
+            waits().iter().filter(here).map(Arc::clone).collect()
+        }
+
         fn is_taken(&self) -> bool {
             matches!(block_on(lead(&self.path, 0o600, "token", Duration::ZERO)), Ok(Attempt::Busy))
         }
@@ -252,7 +258,7 @@ mod tests {
         let mut next = pin!(place.lead());
         let for_a_while = Deadline::after(Duration::from_millis(20));
         assert!(block_on(until(for_a_while, &mut next)).is_none());
-        assert!(waits().iter().all(|wait| wait.path != place.path), "nothing to wait for in the kernel");
+        assert!(place.waits().is_empty(), "there is nothing to wait for in the kernel");
         drop(transit);
         assert!(matches!(block_on(next), Attempt::Taken(_)));
     }
@@ -265,11 +271,10 @@ mod tests {
         let mut waiter = pin!(place.lead());
         assert!(waiter.as_mut().poll(&mut context).is_pending());
         // As if its thread were halted just there, with the first leader gone and the next one there already.
-        let wait = waits().iter().find(|wait| wait.path == place.path).map(Arc::clone).unwrap();
-        wait.over.store(true, Ordering::Release);
+        place.waits()[0].over.store(true, Ordering::Release);
         let mut late = pin!(place.lead());
         assert!(late.as_mut().poll(&mut context).is_pending());
-        assert_eq!(waits().iter().filter(|wait| wait.path == place.path).count(), 2);
+        assert_eq!(place.waits().len(), 2);
         drop(first);
         assert!(matches!(block_on(waiter), Attempt::Ended));
         assert!(matches!(block_on(late), Attempt::Ended));
