@@ -6,11 +6,10 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, PoisonError};
 
-use papaya::HashMap;
-
+use super::sync::{AtomicBool, AtomicUsize, HashMap, Mutex};
 use crate::schema::{AccessToken, CredentialKey, Environments, canonical};
 
 /// What an entry costs beside its texts: the map's slot, the key's place in the queue, the structs.
@@ -148,6 +147,11 @@ pub(super) fn weight(key: &CredentialKey, token: &AccessToken) -> usize {
 }
 
 #[cfg(test)]
+#[cfg(shuttle)]
+mod model;
+
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests {
     use super::*;
     use crate::schema::{Partition, TokenScheme};

@@ -11,6 +11,7 @@ mod lookup;
 mod refresh;
 mod state;
 mod stats;
+mod sync;
 mod tombstone;
 mod unsaved;
 

@@ -77,8 +77,8 @@ impl Fetch {
     /// The token, requested once for all callers in this process that want it at the same time.
     pub(super) async fn join(&self, need: Need) -> Result<AuthenticationResult, Error> {
         let cache = &self.shared.cache;
-        // Longer than a request of its own would take nobody waits for that of another.
-        let patience = self.shared.timeout;
+        // Nobody waits longer for another in this process than that one may wait for the host and for the provider.
+        let patience = self.shared.timeout + LONGEST_WAIT;
         let fetch = || async {
             let fetched = self.fetch(need, LONGEST_WAIT).await?;
             Ok(fetched.expect("only who has no patience is told that another is busy"))

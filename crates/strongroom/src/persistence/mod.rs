@@ -7,6 +7,7 @@ mod access;
 mod atomic;
 mod error;
 mod file;
+pub(crate) mod flight;
 pub(crate) mod lock;
 mod memory;
 mod quarantine;

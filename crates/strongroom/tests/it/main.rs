@@ -9,6 +9,8 @@ mod client_credentials;
 mod client_support;
 #[cfg(unix)]
 mod damaged_documents;
+#[cfg(target_os = "linux")]
+mod flight_host;
 mod layers;
 #[cfg(unix)]
 mod persistence_file;
