@@ -43,8 +43,8 @@ mod wait;
 pub use self::cache::{AccessTokenRequest, Lookup, MissReason, Stats, TokenCache, TokenCacheBuilder};
 #[cfg(feature = "client")]
 pub use self::client::{
-    AcquireTokenForClient, AcquireTokenSilent, AuthenticationResult, ConfidentialClientApplication,
-    ConfidentialClientApplicationBuilder, TokenSource,
+    AcquireTokenForClient, AcquireTokenFuture, AcquireTokenSilent, AuthenticationResult,
+    ConfidentialClientApplication, ConfidentialClientApplicationBuilder, Renewal, TokenSource,
 };
 pub use self::error::{Error, ErrorKind};
 #[cfg(feature = "client")]
@@ -58,7 +58,7 @@ pub use self::persistence::{
 };
 #[cfg(all(unix, feature = "test-support"))]
 #[doc(hidden)]
-pub use self::platform::fork::fork_for_tests;
+pub use self::platform::fork_for_tests;
 pub use self::schema::{
     AccessToken, Account, AppMetadata, Applied, Change, Credential, CredentialKey, CredentialType, Dialect,
     Document, DocumentError, Entry, EntryProblem, Environments, Expectation, ExtendedKey, IdToken, Partition,

@@ -155,6 +155,11 @@ impl Authority {
         &self.host_and_port
     }
 
+    /// The tenant as it is configured, by its id or by a domain.
+    pub(crate) fn tenant(&self) -> &str {
+        &self.tenant
+    }
+
     /// The tenant's id, if the authority is configured with it and not with a domain.
     pub(crate) fn tenant_id(&self) -> Option<&str> {
         // Not in one of the other forms of a GUID: stored tokens have the one with hyphens.

@@ -4,27 +4,41 @@
 //! entry that was read since the hand last passed gets a second chance.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, PoisonError};
 
-use papaya::HashMap;
-
-use crate::schema::{AccessToken, CredentialKey};
+use super::sync::{AtomicBool, AtomicUsize, HashMap, Mutex};
+use crate::schema::{AccessToken, CredentialKey, Environments, canonical};
 
 /// What an entry costs beside its texts: the map's slot, the key's place in the queue, the structs.
 const OVERHEAD: usize = 512;
 
 #[derive(Debug)]
 pub(super) struct L1 {
-    entries: HashMap<CredentialKey, Arc<Slot>>,
+    entries: HashMap<L1Key, Arc<Slot>, BuildHasherDefault<MadeBefore>>,
     bound: usize,
     bytes: AtomicUsize,
-    hand: Mutex<VecDeque<CredentialKey>>,
+    hand: Mutex<VecDeque<L1Key>>,
 }
+
+/// A key whose hash was made when the request was, not at each look-up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct L1Key {
+    hash: u64,
+    key: Arc<CredentialKey>,
+}
+
+/// Takes the hash of an [`L1Key`] as it is.
+#[derive(Debug, Default)]
+struct MadeBefore(u64);
 
 #[derive(Debug)]
 struct Slot {
     token: Arc<AccessToken>,
+    /// The token's, in canonical form.
+    environment: String,
     generation: u64,
     bytes: usize,
     used: AtomicBool,
@@ -32,14 +46,20 @@ struct Slot {
 
 impl L1 {
     pub(super) fn new(bound: usize) -> Self {
-        Self { entries: HashMap::new(), bound, bytes: AtomicUsize::new(0), hand: Mutex::default() }
+        Self { entries: HashMap::default(), bound, bytes: AtomicUsize::new(0), hand: Mutex::default() }
     }
 
-    /// The token under `key`, if it was read at this generation of the store.
-    pub(super) fn get(&self, key: &CredentialKey, generation: u64) -> Option<Arc<AccessToken>> {
+    /// The token that answers the request of `key`, if it was read at this generation of the store and its host is
+    /// one of `environments`: of two requests with one key, one may know more aliases.
+    pub(super) fn get(
+        &self,
+        key: &L1Key,
+        environments: &Environments,
+        generation: u64,
+    ) -> Option<Arc<AccessToken>> {
         let entries = self.entries.pin();
         let slot = entries.get(key)?;
-        if slot.generation != generation {
+        if slot.generation != generation || !environments.canonical().contains(&slot.environment) {
             return None;
         }
         // Written only when it changes, so that readers of a hot key do not contend for the line.
@@ -49,15 +69,16 @@ impl L1 {
         Some(Arc::clone(&slot.token))
     }
 
-    pub(super) fn insert(&self, key: CredentialKey, token: Arc<AccessToken>, generation: u64) {
-        let bytes = weight(&key, &token);
+    pub(super) fn insert(&self, key: L1Key, token: Arc<AccessToken>, generation: u64) {
+        let bytes = weight(&key.key, &token);
         if bytes > self.bound {
             return;
         }
         // One writer at a time: the queue, the counter and the map change together.
         let mut hand = self.hand.lock().unwrap_or_else(PoisonError::into_inner);
         let entries = self.entries.pin();
-        let slot = Arc::new(Slot { token, generation, bytes, used: AtomicBool::new(false) });
+        let environment = canonical(&token.environment);
+        let slot = Arc::new(Slot { token, environment, generation, bytes, used: AtomicBool::new(false) });
         match entries.insert(key.clone(), slot) {
             Some(old) => {
                 self.bytes.fetch_sub(old.bytes, Ordering::Relaxed);
@@ -79,6 +100,41 @@ impl L1 {
     }
 }
 
+impl L1Key {
+    pub(super) fn new(key: CredentialKey) -> Self {
+        // One for the process, so that keys of all caches can be made before the cache is known.
+        static SEED: OnceLock<RandomState> = OnceLock::new();
+        Self { hash: SEED.get_or_init(RandomState::new).hash_one(&key), key: Arc::new(key) }
+    }
+
+    pub(super) fn key(&self) -> &CredentialKey {
+        &self.key
+    }
+}
+
+impl Hash for L1Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.hash);
+    }
+}
+
+impl Hasher for MadeBefore {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        // Only whole hashes are written.
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn write_u64(&mut self, hash: u64) {
+        self.0 = hash;
+    }
+}
+
 /// What a token costs in memory, about.
 pub(super) fn weight(key: &CredentialKey, token: &AccessToken) -> usize {
     OVERHEAD
@@ -91,12 +147,21 @@ pub(super) fn weight(key: &CredentialKey, token: &AccessToken) -> usize {
 }
 
 #[cfg(test)]
+#[cfg(shuttle)]
+mod model;
+
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests {
     use super::*;
     use crate::schema::{Partition, TokenScheme};
     use crate::{SecretString, UnixSeconds};
 
-    fn entry(name: &str) -> (CredentialKey, Arc<AccessToken>) {
+    fn here() -> Environments {
+        Environments::of("h")
+    }
+
+    fn entry(name: &str) -> (L1Key, Arc<AccessToken>) {
         let token = AccessToken {
             home_account_id: None,
             environment: "h".into(),
@@ -114,7 +179,7 @@ mod tests {
             extended: None,
         };
         let key = Partition::of_access_token(&token).access_token(&token.target, &TokenScheme::Bearer, None);
-        (key, Arc::new(token))
+        (L1Key::new(key), Arc::new(token))
     }
 
     #[test]
@@ -123,7 +188,7 @@ mod tests {
         let (hot, token) = entry("hot");
         l1.insert(hot.clone(), token, 1);
         for n in 0..1000 {
-            assert!(l1.get(&hot, 1).is_some(), "the hot entry is gone after {n} others");
+            assert!(l1.get(&hot, &here(), 1).is_some(), "the hot entry is gone after {n} others");
             let (key, token) = entry(&format!("cold-{n}"));
             l1.insert(key.clone(), token, 1);
             assert!(l1.bytes.load(Ordering::Relaxed) <= 20_000);
@@ -136,8 +201,9 @@ mod tests {
         let l1 = L1::new(20_000);
         let (key, token) = entry("a");
         l1.insert(key.clone(), token, 1);
-        assert!(l1.get(&key, 1).is_some());
-        assert!(l1.get(&key, 2).is_none());
+        assert!(l1.get(&key, &here(), 1).is_some());
+        assert!(l1.get(&key, &here(), 2).is_none());
+        assert!(l1.get(&key, &Environments::of("elsewhere"), 1).is_none());
     }
 
     #[test]
@@ -145,7 +211,7 @@ mod tests {
         let l1 = L1::new(100);
         let (key, token) = entry("a");
         l1.insert(key.clone(), token, 1);
-        assert!(l1.get(&key, 1).is_none());
+        assert!(l1.get(&key, &here(), 1).is_none());
     }
 
     #[test]

@@ -2,23 +2,20 @@
 
 use std::sync::Arc;
 
-use super::l1::L1;
+use super::l1::{L1, L1Key};
+use super::refresh::{Freshness, freshness};
 use super::unsaved::Unsaved;
 use crate::Error;
 use crate::schema::{AccessToken, Credential, CredentialKey, Environments, Partition, Scopes, TokenScheme};
 use crate::store::CredentialStore;
 use crate::time::UnixSeconds;
 
-/// A token is renewed this long before its end, in seconds, or a fifth of its lifetime if that is less.
-const MARGIN: i64 = 300;
-/// How far `cached_at` may be ahead of the clock: machines that share a cache differ a little.
-const SKEW: i64 = 300;
-
 /// What an application asks of the cache: its own token for these scopes.
 #[derive(Debug, Clone)]
 pub struct AccessTokenRequest {
     environments: Environments,
     scopes: Scopes,
+    key: L1Key,
     /// One for each group of equal hosts, the authority's own first.
     places: Vec<(CredentialKey, Partition)>,
 }
@@ -56,7 +53,7 @@ impl AccessTokenRequest {
     /// `realm` is the tenant's id as it stands in stored tokens: the GUID, in lower case.
     #[must_use]
     pub fn for_app(client_id: &str, environments: &Environments, realm: &str, scopes: Scopes) -> Self {
-        let places = environments
+        let places: Vec<_> = environments
             .canonical()
             .iter()
             .map(|environment| {
@@ -64,13 +61,14 @@ impl AccessTokenRequest {
                 (partition.access_token(&scopes, &TokenScheme::Bearer, None), partition)
             })
             .collect();
-        Self { environments: environments.clone(), scopes, places }
+        let key = L1Key::new(places[0].0.clone());
+        Self { environments: environments.clone(), scopes, key, places }
     }
 
     /// The key of the token that answers exactly.
     #[must_use]
     pub fn key(&self) -> &CredentialKey {
-        &self.places[0].0
+        self.key.key()
     }
 
     /// The hosts that are looked under.
@@ -91,16 +89,6 @@ impl AccessTokenRequest {
     }
 }
 
-/// Whether `token` may be served now, or why not.
-pub(super) fn usable(token: &AccessToken, now: UnixSeconds) -> Result<(), MissReason> {
-    if token.cached_at.since(now) > SKEW {
-        return Err(MissReason::ClockSetBack);
-    }
-    let lifetime = token.expires_on.since(token.cached_at);
-    let margin = MARGIN.min(lifetime.max(0) / 5);
-    if token.expires_on.since(now) > margin { Ok(()) } else { Err(MissReason::Expired) }
-}
-
 pub(super) async fn find(
     store: &dyn CredentialStore,
     l1: &L1,
@@ -108,13 +96,10 @@ pub(super) async fn find(
     now: UnixSeconds,
     request: &AccessTokenRequest,
 ) -> Result<Answer, Error> {
-    let mut best = Best { now, hit: None, reason: MissReason::Absent };
+    let mut best = Best::new(now);
     // First, because what could not be stored is as a rule newer than what is stored.
     for kept in unsaved.candidates(|kept| request.looks_in(&kept.partition)) {
-        best.consider(
-            Hit { token: kept.token, tier: Tier::Memory, not_persisted: Some(kept.error) },
-            request,
-        );
+        best.consider(kept.token, Tier::Memory, Some(kept.error), request);
     }
     match find_stored(store, l1, request, &mut best).await {
         Ok(()) => {}
@@ -122,7 +107,25 @@ pub(super) async fn find(
         Err(error) if best.hit.is_some() => tracing::warn!(%error, "the cache cannot be read"),
         Err(error) => return Err(error),
     }
-    Ok(best.hit.map_or(Answer::Miss(best.reason), Answer::Hit))
+    Ok(best.into_answer())
+}
+
+/// What the memory has of this generation of the store: no lock, no allocation, no waiting.
+pub(super) fn find_in_memory(
+    l1: &L1,
+    generation: u64,
+    now: UnixSeconds,
+    request: &AccessTokenRequest,
+) -> Option<Hit> {
+    // What is kept under the key of a request has answered that request; only time can have changed that.
+    let token = l1.get(&request.key, &request.environments, generation)?;
+    let freshness = freshness(&token, now);
+    matches!(freshness, Freshness::Fresh | Freshness::RefreshDue).then(|| Hit {
+        token,
+        tier: Tier::Memory,
+        not_persisted: None,
+        refresh_due: freshness == Freshness::RefreshDue,
+    })
 }
 
 async fn find_stored(
@@ -134,15 +137,11 @@ async fn find_stored(
     // Asked before anything is read: what changes in between makes an L1 entry void, not stale. The first look-up
     // of a document loads it and has no generation before that, so what it finds is not kept.
     let generation = store.generation()?;
-    if let Some(generation) = generation
-        && let Some(token) = l1.get(request.key(), generation)
-        && request.environments.contains(&token.environment)
-        && usable(&token, best.now).is_ok()
-    {
-        best.consider(Hit { token, tier: Tier::Memory, not_persisted: None }, request);
+    if let Some(hit) = generation.and_then(|generation| find_in_memory(l1, generation, best.now, request)) {
+        best.offer(hit);
         return Ok(());
     }
-    let mut stored = Best { now: best.now, hit: None, reason: best.reason };
+    let mut stored = Best::new(best.now);
     for (key, _) in &request.places {
         if let Some(record) = store.get(key).await? {
             stored.consider_record(record.credential, request);
@@ -155,13 +154,10 @@ async fn find_stored(
             }
         }
     }
-    best.reason = stored.reason;
-    if let Some(hit) = stored.hit {
-        if let Some(generation) = generation {
-            l1.insert(request.key().clone(), Arc::clone(&hit.token), generation);
-        }
-        best.consider(hit, request);
+    if let (Some(hit), Some(generation)) = (&stored.hit, generation) {
+        l1.insert(request.key.clone(), Arc::clone(&hit.token), generation);
     }
+    best.merge(stored);
     Ok(())
 }
 
@@ -169,7 +165,7 @@ async fn find_stored(
 #[derive(Debug)]
 pub(crate) enum Answer {
     Hit(Hit),
-    Miss(MissReason),
+    Miss(Miss),
 }
 
 #[derive(Debug)]
@@ -178,6 +174,15 @@ pub(crate) struct Hit {
     pub(super) tier: Tier,
     /// Why the token is in memory alone, if it could not be stored.
     pub(crate) not_persisted: Option<Error>,
+    /// It is to be renewed ahead of time.
+    pub(crate) refresh_due: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Miss {
+    pub(crate) reason: MissReason,
+    /// The token that lasts longest of those that are in their margin or at their end.
+    pub(crate) fallback: Option<Arc<AccessToken>>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,82 +191,95 @@ pub(super) enum Tier {
     Store,
 }
 
+impl Answer {
+    /// There is nothing at all.
+    pub(crate) const fn absent() -> Self {
+        Self::Miss(Miss { reason: MissReason::Absent, fallback: None })
+    }
+}
+
 impl From<Answer> for Lookup {
     fn from(answer: Answer) -> Self {
         match answer {
             Answer::Hit(hit) => Self::Hit(hit.token),
-            Answer::Miss(reason) => Self::Miss(reason),
+            Answer::Miss(miss) => Self::Miss(miss.reason),
         }
     }
 }
 
-/// The newest of the tokens that answer and are valid.
+/// The newest of the tokens that answer and are good, and the longest-lived of those that are not.
 struct Best {
     now: UnixSeconds,
     hit: Option<Hit>,
+    fallback: Option<Arc<AccessToken>>,
     reason: MissReason,
 }
 
 impl Best {
-    fn consider(&mut self, hit: Hit, request: &AccessTokenRequest) {
-        if !request.is_answered_by(&hit.token) {
+    fn new(now: UnixSeconds) -> Self {
+        Self { now, hit: None, fallback: None, reason: MissReason::Absent }
+    }
+
+    fn consider(
+        &mut self,
+        token: Arc<AccessToken>,
+        tier: Tier,
+        not_persisted: Option<Error>,
+        request: &AccessTokenRequest,
+    ) {
+        if !request.is_answered_by(&token) {
             return;
         }
-        match usable(&hit.token, self.now) {
-            Ok(()) if self.hit.as_ref().is_none_or(|best| best.token.cached_at < hit.token.cached_at) => {
-                self.hit = Some(hit);
+        let freshness = freshness(&token, self.now);
+        match freshness {
+            Freshness::Fresh | Freshness::RefreshDue => self.offer(Hit {
+                token,
+                tier,
+                not_persisted,
+                refresh_due: freshness == Freshness::RefreshDue,
+            }),
+            Freshness::Margin | Freshness::Expired => {
+                self.reason = MissReason::Expired;
+                self.fall_back_to(token);
             }
-            Ok(()) => {}
-            Err(reason) => self.reason = reason,
+            Freshness::ClockSetBack => self.reason = MissReason::ClockSetBack,
         }
     }
 
     fn consider_record(&mut self, credential: Credential, request: &AccessTokenRequest) {
         if let Some(token) = credential.into_access_token() {
-            self.consider(Hit { token: Arc::new(token), tier: Tier::Store, not_persisted: None }, request);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::SecretString;
-
-    fn token(cached_at: i64, lifetime: i64) -> AccessToken {
-        AccessToken {
-            home_account_id: None,
-            environment: "h".into(),
-            client_id: "c".into(),
-            realm: "r".into(),
-            target: "s".into(),
-            secret: SecretString::from("t"),
-            token_type: "Bearer".into(),
-            scheme: TokenScheme::Bearer,
-            cached_at: UnixSeconds::new(cached_at),
-            expires_on: UnixSeconds::new(cached_at + lifetime),
-            extended_expires_on: UnixSeconds::new(cached_at + lifetime),
-            refresh_on: None,
-            user_assertion_hash: None,
-            extended: None,
+            self.consider(Arc::new(token), Tier::Store, None, request);
         }
     }
 
-    #[test]
-    fn the_margin_is_five_minutes_or_a_fifth_of_the_lifetime() {
-        for (lifetime, last_good) in [(3600, 3299), (1500, 1199), (1000, 799), (299, 239), (60, 47)] {
-            let token = token(1000, lifetime);
-            let at = |second: i64| usable(&token, UnixSeconds::new(1000 + second));
-            assert_eq!(at(last_good), Ok(()), "lifetime {lifetime}");
-            assert_eq!(at(last_good + 1), Err(MissReason::Expired), "lifetime {lifetime}");
+    fn offer(&mut self, hit: Hit) {
+        if self.hit.as_ref().is_none_or(|best| best.token.cached_at < hit.token.cached_at) {
+            self.hit = Some(hit);
         }
-        assert_eq!(usable(&token(1000, 0), UnixSeconds::new(1000)), Err(MissReason::Expired));
     }
 
-    #[test]
-    fn a_token_from_the_future_is_not_trusted() {
-        let token = token(10_000, 3600);
-        assert_eq!(usable(&token, UnixSeconds::new(9_700)), Ok(()));
-        assert_eq!(usable(&token, UnixSeconds::new(9_699)), Err(MissReason::ClockSetBack));
+    fn fall_back_to(&mut self, token: Arc<AccessToken>) {
+        if self.fallback.as_ref().is_none_or(|best| best.expires_on < token.expires_on) {
+            self.fallback = Some(token);
+        }
+    }
+
+    fn merge(&mut self, other: Self) {
+        if other.reason != MissReason::Absent {
+            self.reason = other.reason;
+        }
+        if let Some(token) = other.fallback {
+            self.fall_back_to(token);
+        }
+        if let Some(hit) = other.hit {
+            self.offer(hit);
+        }
+    }
+
+    fn into_answer(self) -> Answer {
+        match self.hit {
+            Some(hit) => Answer::Hit(hit),
+            None => Answer::Miss(Miss { reason: self.reason, fallback: self.fallback }),
+        }
     }
 }

@@ -4,31 +4,47 @@
 //! beside the document, and the counters. It must not know how a token is requested: the client hands in the
 //! request as a future.
 
+mod backoff;
 mod flight;
 mod l1;
 mod lookup;
+mod refresh;
 mod state;
 mod stats;
+mod sync;
+mod tombstone;
 mod unsaved;
 
 use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "client")]
+use std::time::Duration;
 
+#[cfg_attr(not(feature = "client"), allow(unused_imports))]
+pub(crate) use self::backoff::{Refusal, RefusalKind};
 pub(crate) use self::flight::Flights;
 use self::l1::L1;
 pub use self::lookup::{AccessTokenRequest, Lookup, MissReason};
 #[cfg_attr(not(feature = "client"), allow(unused_imports))]
-pub(crate) use self::lookup::{Answer, Hit};
+pub(crate) use self::lookup::{Answer, Hit, Miss};
 pub(crate) use self::state::AuthorityRecord;
-use self::state::State;
+use self::state::{Note, State};
 use self::stats::Counters;
 pub use self::stats::Stats;
 use self::unsaved::Unsaved;
+#[cfg(feature = "client")]
+use crate::SecretString;
 use crate::persistence::Persistence;
 use crate::schema::{AccessToken, AppMetadata, Change, Credential, CredentialKey, Dialect, Environments};
 use crate::store::{CredentialStore, DocumentStore, MemoryStore, Outcome, StoreInfo};
+#[cfg(feature = "client")]
+pub(crate) use crate::store::{Lead, LeadGuard};
 use crate::time::{Clock, SystemClock, UnixSeconds};
 use crate::{Error, ErrorKind};
+
+/// Characters of a base64 hash, a little more than 16 bits.
+#[cfg(feature = "client")]
+const SHOWN_OF_CREDENTIAL: usize = 3;
 
 /// A cache of tokens: a bounded memory in front of a [`CredentialStore`].
 ///
@@ -103,6 +119,30 @@ impl TokenCache {
         self.0.counters.read()
     }
 
+    /// The access token that answers `request`, if that can be told at once: it is in memory, good for a while, not due
+    /// for renewal, and the store has not changed since it was read. Waits for nothing, takes no lock and allocates
+    /// nothing; for a document it costs one look at the file.
+    ///
+    /// `None` says nothing about the store: ask [`find_access_token`](Self::find_access_token).
+    #[must_use]
+    pub fn find_at_once(&self, request: &AccessTokenRequest) -> Option<Arc<AccessToken>> {
+        self.hit_at_once(request).map(|hit| hit.token)
+    }
+
+    pub(crate) fn hit_at_once(&self, request: &AccessTokenRequest) -> Option<Hit> {
+        // What could not be stored may be newer.
+        if !self.0.unsaved.is_empty() {
+            return None;
+        }
+        let generation = self.0.store.generation().ok()??;
+        let hit = lookup::find_in_memory(&self.0.l1, generation, self.now(), request)?;
+        if hit.refresh_due {
+            return None;
+        }
+        self.0.counters.hit_in_memory();
+        Some(hit)
+    }
+
     /// Looks for an access token that answers `request`: the memory first, then the store.
     ///
     /// # Errors
@@ -132,7 +172,7 @@ impl TokenCache {
             Err(error) if is_damaged(&error) => Err(error),
             Err(error) => {
                 tracing::warn!(%error, "the cache is damaged and cannot be mended now");
-                Ok(Answer::Miss(MissReason::Absent))
+                Ok(Answer::absent())
             }
         }
     }
@@ -199,13 +239,61 @@ impl TokenCache {
     /// What is remembered of an authority that is not built in.
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
     pub(crate) async fn remembered_authority(&self, authority: &str) -> Option<AuthorityRecord> {
-        self.0.state.authority(authority).await
+        self.0.state.authority(authority, self.now()).await
     }
 
     /// Remembers an authority. That it cannot be remembered costs requests, nothing else, so it is only logged.
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
     pub(crate) async fn remember_authority(&self, authority: &str, record: AuthorityRecord) {
-        self.0.state.remember_authority(authority, record).await;
+        self.0.state.note(Note::Authority(authority.to_owned(), record), self.now()).await;
+    }
+}
+
+/// Refusals and the lead, for those who fetch.
+#[cfg(feature = "client")]
+impl TokenCache {
+    /// Takes the lead in fetching the token `key`, or waits for who has it.
+    pub(crate) async fn lead(&self, key: &CredentialKey, patience: Duration) -> Lead {
+        self.0.store.lead(key, patience).await
+    }
+
+    /// What a refusal of this request is known by. Of the secret only 16 bits count: enough to notice a corrected one,
+    /// too little to guess it from.
+    pub(crate) async fn refusal_key(&self, request: &[&str], secret: &SecretString) -> String {
+        let salt = self.0.state.salt().await;
+        let credential = state::hash(&salt, &[b"credential", secret.expose().as_bytes()]);
+        let mut parts: Vec<&[u8]> = vec![b"refusal", &credential.as_bytes()[..SHOWN_OF_CREDENTIAL]];
+        parts.extend(request.iter().map(|part| part.as_bytes()));
+        state::hash(&salt, &parts)
+    }
+
+    /// The refusal of this request that is remembered, if it still counts.
+    pub(crate) async fn refusal(&self, key: &str) -> Option<Refusal> {
+        let now = self.now();
+        let refusal = self.0.state.read(now, |content| content.refusal(key).cloned()).await;
+        refusal.filter(|refusal| refusal.remaining(now).is_some())
+    }
+
+    /// Remembers that this request was refused. `retry_after`: seconds, where the provider named them.
+    pub(crate) async fn refused(
+        &self,
+        key: &str,
+        kind: RefusalKind,
+        retry_after: Option<i64>,
+        error: serde_json::Value,
+    ) {
+        let now = self.now();
+        let earlier = self.0.state.read(now, |content| content.refusal(key).cloned()).await;
+        let refusal = Refusal::new(kind, retry_after, error, earlier.as_ref(), now);
+        self.0.state.note(Note::Refused(key.to_owned(), refusal), now).await;
+    }
+
+    /// Forgets that this request was ever refused.
+    pub(crate) async fn granted(&self, key: &str) {
+        let now = self.now();
+        if self.0.state.read(now, |content| content.refusal(key).is_some()).await {
+            self.0.state.note(Note::Granted(key.to_owned()), now).await;
+        }
     }
 }
 

@@ -1,23 +1,31 @@
 //! `<location>.state`: what this library remembers beside the document, which belongs to all languages.
 //!
-//! Ours alone, owner-only, written like a document, and without secrets. Losing it costs requests, never
-//! correctness, so a file that cannot be read or written is reported and otherwise ignored.
+//! Authorities that are not built in, refusals, and what was removed. Ours alone, owner-only, written like a
+//! document, and without secrets: those count only as salted hashes. Losing it costs requests, never correctness
+//! (but for tombstones), so a file that cannot be read or written is reported and otherwise ignored: what could not
+//! be written holds in this process all the same.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use aws_lc_rs::{digest, rand};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
+use super::backoff::Refusal;
+use super::tombstone::Tombstone;
 use crate::persistence::lock::{DocumentLock, LockPaths};
 use crate::persistence::{Fence, FilePersistence, Persistence, Revision, Saved};
 use crate::{Error, SecretBytes, UnixSeconds};
 
-/// How many authorities are remembered; the oldest go first.
-const MOST_AUTHORITIES: usize = 256;
+/// How many authorities, refusals and tombstones are remembered; the oldest go first.
+const MOST: usize = 256;
+const MOST_TOMBSTONES: usize = 4096;
 /// The file is small by nature.
-const LARGEST: u64 = 1024 * 1024;
+const LARGEST: u64 = 4 * 1024 * 1024;
 /// Remembering is not worth a long wait.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -33,17 +41,33 @@ pub(super) struct State {
 struct Seen {
     content: Content,
     revision: Option<Revision>,
-    /// What could not be written: it holds in this process all the same.
-    unsaved: BTreeMap<String, AuthorityRecord>,
+    /// Changes that could not be written: they hold in this process all the same.
+    unsaved: Vec<Note>,
 }
 
 /// The file. Fields of later versions are kept.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
-struct Content {
+pub(super) struct Content {
+    /// 16 random bytes in base64: hashes in this file mean nothing elsewhere.
+    #[serde(default)]
+    salt: String,
     #[serde(default)]
     authorities: BTreeMap<String, AuthorityRecord>,
+    /// By a hash of what was asked for. What a later version wrote differently is kept.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    refusals: BTreeMap<String, Remembered<Refusal>>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tombstones: Vec<Remembered<Tombstone>>,
     #[serde(flatten)]
     rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// A record, or what could not be understood.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Remembered<T> {
+    Known(T),
+    Unknown(serde_json::Value),
 }
 
 /// What discovery said of an authority that is not built in.
@@ -61,12 +85,86 @@ pub(crate) struct AuthorityRecord {
     pub(crate) instance_discovery: bool,
     /// Unix seconds.
     pub(crate) fetched_at: i64,
+    /// Fields of later versions are kept.
+    #[serde(flatten)]
+    pub(crate) rest: BTreeMap<String, serde_json::Value>,
 }
 
 impl AuthorityRecord {
     pub(crate) fn age(&self, now: UnixSeconds) -> i64 {
         now.since(UnixSeconds::new(self.fetched_at))
     }
+}
+
+/// Something to be remembered or forgotten: like a change of the document, it can be replayed.
+#[derive(Debug, Clone)]
+pub(super) enum Note {
+    Authority(String, AuthorityRecord),
+    Refused(String, Refusal),
+    /// The request with this hash succeeded.
+    Granted(String),
+    Buried(Vec<Tombstone>),
+    /// These tombstones have served their purpose.
+    Risen(Vec<Tombstone>),
+}
+
+impl Content {
+    pub(super) fn refusal(&self, request: &str) -> Option<&Refusal> {
+        self.refusals.get(request)?.known()
+    }
+
+    pub(super) fn tombstones(&self) -> impl Iterator<Item = &Tombstone> {
+        self.tombstones.iter().filter_map(Remembered::known)
+    }
+
+    fn take(&mut self, note: &Note, now: UnixSeconds) {
+        match note {
+            Note::Authority(authority, record) => {
+                self.authorities.insert(authority.clone(), record.clone());
+            }
+            Note::Refused(request, refusal) => {
+                self.refusals.insert(request.clone(), Remembered::Known(refusal.clone()));
+            }
+            Note::Granted(request) => {
+                self.refusals.remove(request);
+            }
+            Note::Buried(tombstones) => {
+                let is_new =
+                    |standing: &Tombstone| !tombstones.iter().any(|new| new.is_for_the_same(standing));
+                self.tombstones.retain(|standing| standing.known().is_none_or(is_new));
+                self.tombstones.extend(tombstones.iter().cloned().map(Remembered::Known));
+            }
+            Note::Risen(tombstones) => {
+                let stays = |standing: &Tombstone| !tombstones.contains(standing);
+                self.tombstones.retain(|standing| standing.known().is_none_or(stays));
+            }
+        }
+        self.refusals.retain(|_, refusal| refusal.known().is_none_or(|known| known.is_worth_keeping(now)));
+        self.tombstones.retain(|tombstone| tombstone.known().is_none_or(|known| known.holds(now)));
+        keep_the_newest(&mut self.authorities, |record| record.fetched_at);
+        keep_the_newest(&mut self.refusals, |refusal| refusal.known().map_or(0, Refusal::noted_at));
+        let surplus = self.tombstones.len().saturating_sub(MOST_TOMBSTONES);
+        self.tombstones.drain(..surplus);
+    }
+}
+
+impl<T> Remembered<T> {
+    fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(record) => Some(record),
+            Self::Unknown(_) => None,
+        }
+    }
+}
+
+/// A hash of `parts`, some of them secret, by which they are recognised where the salt is known, and by nobody else.
+pub(super) fn hash(salt: &str, parts: &[&[u8]]) -> String {
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in std::iter::once(salt.as_bytes()).chain(parts.iter().copied()) {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    BASE64_URL_SAFE_NO_PAD.encode(&context.finish().as_ref()[..16])
 }
 
 impl State {
@@ -82,35 +180,55 @@ impl State {
         Self { file, lock, seen: Mutex::default() }
     }
 
-    pub(super) async fn authority(&self, authority: &str) -> Option<AuthorityRecord> {
-        self.refresh().await;
-        let seen = self.seen();
-        let records = [seen.unsaved.get(authority), seen.content.authorities.get(authority)];
-        records.into_iter().flatten().max_by_key(|record| record.fetched_at).cloned()
+    pub(super) async fn authority(&self, authority: &str, now: UnixSeconds) -> Option<AuthorityRecord> {
+        self.read(now, |content| content.authorities.get(authority).cloned()).await
     }
 
-    pub(super) async fn remember_authority(&self, authority: &str, record: AuthorityRecord) {
-        let change = |content: &mut Content| {
-            content.authorities.insert(authority.to_owned(), record.clone());
-            keep_the_newest(&mut content.authorities);
-        };
-        // In memory it holds whatever becomes of the file.
+    /// What `look` finds in the newest content.
+    pub(super) async fn read<T>(&self, now: UnixSeconds, look: impl FnOnce(&Content) -> T) -> T {
+        self.refresh().await;
+        let seen = self.seen();
+        if seen.unsaved.is_empty() {
+            return look(&seen.content);
+        }
+        let mut content = seen.content.clone();
+        for note in &seen.unsaved {
+            content.take(note, now);
+        }
+        look(&content)
+    }
+
+    /// The salt of this file's hashes. Made up where there is none yet; whoever writes first decides.
+    pub(super) async fn salt(&self) -> String {
+        self.refresh().await;
+        let mut seen = self.seen();
+        if seen.content.salt.is_empty() {
+            let mut salt = [0; 16];
+            // Without randomness the hashes stay guessable by whoever reads the file, and recognisable by us.
+            let _ = rand::fill(&mut salt);
+            seen.content.salt = BASE64_URL_SAFE_NO_PAD.encode(salt);
+        }
+        seen.content.salt.clone()
+    }
+
+    /// Remembers. That it cannot be remembered for other processes costs requests, so it is only logged.
+    pub(super) async fn note(&self, note: Note, now: UnixSeconds) {
         {
             let mut seen = self.seen();
-            seen.unsaved.insert(authority.to_owned(), record.clone());
-            keep_the_newest(&mut seen.unsaved);
+            seen.unsaved.push(note);
+            let surplus = seen.unsaved.len().saturating_sub(MOST);
+            seen.unsaved.drain(..surplus);
         }
-        let Some(file) = &self.file else { return };
-        match self.write(file, change).await {
-            Ok(true) => {
-                self.seen().unsaved.remove(authority);
-            }
-            Ok(false) => {
-                tracing::debug!("the authority could not be remembered: others keep writing the file")
-            }
-            Err(error) => {
-                tracing::debug!(%error, "the authority could not be remembered for other processes")
-            }
+        let Some(file) = &self.file else {
+            let mut seen = self.seen();
+            let notes = std::mem::take(&mut seen.unsaved);
+            notes.iter().for_each(|note| seen.content.take(note, now));
+            return;
+        };
+        match self.write(file, now).await {
+            Ok(true) => {}
+            Ok(false) => tracing::debug!("nothing could be remembered: others keep writing the file"),
+            Err(error) => tracing::debug!(%error, "nothing could be remembered for other processes"),
         }
     }
 
@@ -127,8 +245,8 @@ impl State {
         }
     }
 
-    /// Makes a change; `false` if others were faster each time.
-    async fn write(&self, file: &FilePersistence, change: impl Fn(&mut Content)) -> Result<bool, Error> {
+    /// Writes what is not written yet; `false` if others were faster each time.
+    async fn write(&self, file: &FilePersistence, now: UnixSeconds) -> Result<bool, Error> {
         let lock = DocumentLock::acquire(&self.lock, LOCK_TIMEOUT).await?;
         for _ in 0..8 {
             // A file that cannot be understood is replaced: nothing in it is missed.
@@ -136,19 +254,33 @@ impl State {
                 Ok(read) => read,
                 Err(_) => (Content::default(), file.load().await?.revision),
             };
-            change(&mut content);
+            let notes = {
+                let seen = self.seen();
+                if content.salt.is_empty() {
+                    content.salt.clone_from(&seen.content.salt);
+                }
+                seen.unsaved.clone()
+            };
+            notes.iter().for_each(|note| content.take(note, now));
             let bytes = SecretBytes::from(serde_json::to_vec(&content).unwrap_or_default());
             let still_held = || lock.still_held();
             if let Saved::Saved(revision) = file.save(&bytes, &revision, &Fence::new(&still_held)).await? {
                 self.saw(content, revision);
+                // Those that came meanwhile are behind them and stay.
+                let mut seen = self.seen();
+                let written = notes.len().min(seen.unsaved.len());
+                seen.unsaved.drain(..written);
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    fn saw(&self, content: Content, revision: Revision) {
+    fn saw(&self, mut content: Content, revision: Revision) {
         let mut seen = self.seen();
+        if content.salt.is_empty() {
+            content.salt.clone_from(&seen.content.salt);
+        }
         seen.content = content;
         seen.revision = Some(revision);
     }
@@ -158,11 +290,11 @@ impl State {
     }
 }
 
-fn keep_the_newest(authorities: &mut BTreeMap<String, AuthorityRecord>) {
-    while authorities.len() > MOST_AUTHORITIES {
-        let oldest = authorities.iter().min_by_key(|(_, record)| record.fetched_at);
+fn keep_the_newest<T>(records: &mut BTreeMap<String, T>, noted_at: impl Fn(&T) -> i64) {
+    while records.len() > MOST {
+        let oldest = records.iter().min_by_key(|(_, record)| noted_at(record));
         let Some(oldest) = oldest.map(|(name, _)| name.clone()) else { break };
-        authorities.remove(&oldest);
+        records.remove(&oldest);
     }
 }
 

@@ -24,6 +24,8 @@ pub struct Stats {
     pub misses_claims: u64,
     /// Tokens that came from the identity provider.
     pub from_identity_provider: u64,
+    /// Tokens near or at their end that were served because no newer one was to be had.
+    pub served_stale: u64,
     /// Callers that shared a request of another one, whatever came of it, or found its token after a miss.
     pub shared: u64,
     /// Calls that asked for a token of the identity provider and got none; those that shared are not counted.
@@ -59,6 +61,7 @@ counters!(
     misses_forced,
     misses_claims,
     from_identity_provider,
+    served_stale,
     shared,
     failed,
     stored,
@@ -71,10 +74,14 @@ impl Counters {
     /// Counts a look-up: once for each call of a user, however many places were looked in.
     pub(crate) fn count(&self, answer: &Answer) {
         match answer {
-            Answer::Hit(hit) if hit.tier == Tier::Memory => add(&self.hits_in_memory, 1),
+            Answer::Hit(hit) if hit.tier == Tier::Memory => self.hit_in_memory(),
             Answer::Hit(_) => add(&self.hits_in_store, 1),
-            Answer::Miss(reason) => self.missed(*reason),
+            Answer::Miss(miss) => self.missed(miss.reason),
         }
+    }
+
+    pub(super) fn hit_in_memory(&self) {
+        add(&self.hits_in_memory, 1);
     }
 
     pub(crate) fn missed(&self, reason: MissReason) {
@@ -90,6 +97,10 @@ impl Counters {
 
     pub(crate) fn fetched(&self) {
         add(&self.from_identity_provider, 1);
+    }
+
+    pub(crate) fn served_stale(&self) {
+        add(&self.served_stale, 1);
     }
 
     pub(crate) fn shared(&self) {

@@ -57,14 +57,18 @@ impl Unsaved {
 
     /// Forgets what is now in the store.
     pub(super) fn forget(&self, key: &CredentialKey) {
-        if self.count.load(Ordering::Acquire) > 0 {
+        if !self.is_empty() {
             self.change(|tokens| tokens.retain(|kept| kept.key != *key));
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.count.load(Ordering::Acquire) == 0
+    }
+
     /// Those that may answer a request, the newest first.
     pub(super) fn candidates(&self, wanted: impl Fn(&Kept) -> bool) -> Vec<Kept> {
-        if self.count.load(Ordering::Acquire) == 0 {
+        if self.is_empty() {
             return Vec::new();
         }
         let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,25 +1,34 @@
 //! Client credentials: an application's own token (RFC 6749 §4.4).
 
+use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use serde_json::{Map, Value, json};
-use uuid::Uuid;
 
 use super::confidential::{ConfidentialClientApplication, ConfigurationError, Shared};
+use super::fetch::{Fetch, Need};
+use super::prepared::Prepared;
 use super::result::{AuthenticationResult, TokenSource};
-use crate::authority::{Authority, Metadata};
 use crate::cache::{AccessTokenRequest, Answer, Hit, MissReason};
-use crate::oauth::{RefreshReason, TokenRequest, TokenResponse};
-use crate::schema::{AccessToken, Scopes, TokenScheme};
-use crate::{Error, UnixSeconds, block_on};
+use crate::schema::{AccessToken, Scopes};
+use crate::wait::BoxFuture;
+use crate::{Error, block_on};
 
 /// A request for an application's own token; `.await` it or call [`blocking`](Self::blocking).
 ///
 /// The cache is asked first. A token that it does not have is requested once, however many callers want it at
-/// the same time in this process, and stored before it is returned. A token that cannot be stored is returned all
-/// the same: see [`AuthenticationResult::persistence_error`].
+/// the same time in this process and, with a cache document, on this host; it is stored before it is returned. A
+/// token that cannot be stored is returned all the same: see [`AuthenticationResult::persistence_error`].
+///
+/// A token past its `refresh_on` is served and renewed as [`Renewal`](crate::Renewal) says. One in the last five
+/// minutes of its life (or the last fifth, if that is less) is renewed; if that is refused or takes longer than a
+/// second it is served all the same, and marked: [`AuthenticationResult::is_stale`].
+///
+/// What the provider refused is remembered beside the cache, for as long as it asked for with `Retry-After`, 5 to 60
+/// seconds after an outage, 1 to 5 minutes after a refusal; until then the same request gets the same error.
 ///
 /// # Errors
 /// By [`ErrorKind`](crate::ErrorKind): `Configuration` (no scope, a shared endpoint instead of a tenant, an unknown
@@ -29,7 +38,7 @@ use crate::{Error, UnixSeconds, block_on};
 #[must_use = "nothing is requested until this is awaited"]
 pub struct AcquireTokenForClient {
     app: ConfidentialClientApplication,
-    scopes: Scopes,
+    prepared: Arc<Prepared>,
     claims: Option<String>,
     force_refresh: bool,
     tenant: Option<String>,
@@ -38,7 +47,8 @@ pub struct AcquireTokenForClient {
 
 impl AcquireTokenForClient {
     pub(super) fn new(app: ConfidentialClientApplication, scopes: Scopes) -> Self {
-        Self { app, scopes, claims: None, force_refresh: false, tenant: None, correlation_id: None }
+        let prepared = app.0.prepared.get(&app.0, scopes);
+        Self { app, prepared, claims: None, force_refresh: false, tenant: None, correlation_id: None }
     }
 
     /// A claims challenge, the JSON text that an API answered with. No cached token answers it; the new one is
@@ -48,7 +58,8 @@ impl AcquireTokenForClient {
         self
     }
 
-    /// Asks the identity provider even if the cache has a token.
+    /// Asks the identity provider even if the cache has a token, and even if it refused a moment ago, unless it asked
+    /// to be left alone (`Retry-After`).
     pub fn force_refresh(mut self, force: bool) -> Self {
         self.force_refresh = force;
         self
@@ -66,145 +77,128 @@ impl AcquireTokenForClient {
         self
     }
 
+    /// The token, if that can be told at once: it is in memory, not due for renewal, and the cache has not changed since
+    /// it was read. Waits for nothing, takes no lock and allocates nothing, so a request that is made once can be asked
+    /// again and again on a hot path. `None` says nothing about the cache: await the request.
+    ///
+    /// ```
+    /// # use strongroom::{AuthenticationResult, ConfidentialClientApplication, Error};
+    /// # async fn example(app: ConfidentialClientApplication) -> Result<AuthenticationResult, Error> {
+    /// let request = app.acquire_token_for_client("https://graph.microsoft.com/.default");
+    /// match request.at_once() {
+    ///     Some(result) => Ok(result),
+    ///     None => request.clone().await,
+    /// }
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn at_once(&self) -> Option<AuthenticationResult> {
+        if self.force_refresh || self.claims.is_some() || self.tenant.is_some() {
+            return None;
+        }
+        let hit = self.app.0.cache.hit_at_once(self.prepared.request()?)?;
+        Some(self.app.0.served(hit))
+    }
+
     /// Runs the request on this thread, for programs without an asynchronous runtime.
     ///
     /// # Errors
     /// Those of the request.
     pub fn blocking(self) -> Result<AuthenticationResult, Error> {
-        block_on(self.run())
+        match self.at_once() {
+            Some(result) => Ok(result),
+            None => block_on(self.run()),
+        }
     }
 
     async fn run(self) -> Result<AuthenticationResult, Error> {
         let shared = Arc::clone(&self.app.0);
-        check_scopes(&self.scopes)?;
-        let authority = authority_for(&shared, self.tenant.as_deref())?;
+        let prepared = self.prepared.for_tenant(&shared, self.tenant.as_deref())?;
         let claims = merge_claims(&shared.client_capabilities, self.claims.as_deref())?;
 
+        let correlation_id = self.correlation_id;
         let forced = if self.force_refresh {
             Some(MissReason::Forced)
         } else {
             self.claims.is_some().then_some(MissReason::Claims)
         };
-        let reason = match forced {
-            Some(reason) => {
-                shared.cache.counters().missed(reason);
-                reason
-            }
-            None => {
-                let answer = look_up(&shared, &authority, &self.scopes, Purpose::Write).await?;
-                shared.cache.counters().count(&answer);
-                match answer {
-                    Answer::Hit(hit) => return Ok(shared.served(hit)),
-                    Answer::Miss(reason) => reason,
-                }
-            }
-        };
-
-        let fetch = Fetch {
-            shared: &shared,
-            authority: &authority,
-            scopes: &self.scopes,
-            claims: claims.as_deref(),
-            reason,
-            correlation_id: self.correlation_id.unwrap_or_else(|| Uuid::new_v4().to_string()),
-        };
-        // What distinguishes one request from another.
-        let flight = format!(
-            "{:?}",
-            (
-                &shared.distinction,
-                authority.url(),
-                self.scopes.canonical(),
-                &claims,
-                fetch.is_past_the_cache()
-            )
-        );
-        // Longer than a request of its own would take nobody waits for that of another.
-        let (outcome, was_shared) =
-            shared.cache.flights().join(&flight, shared.timeout, || fetch.run()).await;
-        let counters = shared.cache.counters();
-        match &outcome {
-            _ if was_shared => counters.shared(),
-            Ok(result) if result.token_source() == TokenSource::IdentityProvider => counters.fetched(),
-            Ok(_) => counters.shared(),
-            Err(_) => counters.failed(),
+        if let Some(reason) = forced {
+            shared.cache.counters().missed(reason);
+            let fetch = Fetch::new(shared, &prepared, claims, true, correlation_id);
+            return fetch.join(Need::Missing(reason)).await;
         }
-        outcome.map(|result| (*result).clone())
+        let answer = look_up(&shared, &prepared, Purpose::Write).await?;
+        shared.cache.counters().count(&answer);
+        let answer = match answer {
+            Answer::Hit(hit) if !hit.refresh_due => return Ok(shared.served(hit)),
+            answer => answer,
+        };
+        let fetch = Arc::new(Fetch::new(shared, &prepared, claims, false, correlation_id));
+        match answer {
+            Answer::Hit(hit) => Ok(fetch.served_and_renewed(hit).await),
+            Answer::Miss(miss) => fetch.renewed_or_stale(miss).await,
+        }
     }
 }
 
 impl IntoFuture for AcquireTokenForClient {
     type Output = Result<AuthenticationResult, Error>;
-    type IntoFuture = Pin<Box<dyn Future<Output = Self::Output> + Send>>;
+    type IntoFuture = AcquireTokenFuture;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.run())
+        AcquireTokenFuture(Progress::Begun(Some(self)))
     }
 }
 
-/// One request to the identity provider.
-struct Fetch<'a> {
-    shared: &'a Shared,
-    authority: &'a Authority,
-    scopes: &'a Scopes,
-    claims: Option<&'a str>,
-    reason: MissReason,
-    correlation_id: String,
+/// The future of [`AcquireTokenForClient`]: ready at its first poll, without an allocation, if the token is in memory.
+#[must_use = "nothing is requested until this is awaited"]
+pub struct AcquireTokenFuture(Progress);
+
+enum Progress {
+    Begun(Option<AcquireTokenForClient>),
+    Waiting(BoxFuture<'static, Result<AuthenticationResult, Error>>),
 }
 
-impl Fetch<'_> {
-    fn is_past_the_cache(&self) -> bool {
-        matches!(self.reason, MissReason::Forced | MissReason::Claims)
-    }
+impl Future for AcquireTokenFuture {
+    type Output = Result<AuthenticationResult, Error>;
 
-    async fn run(&self) -> Result<AuthenticationResult, Error> {
-        let shared = self.shared;
-        let exchange = shared.exchange(&self.correlation_id);
-        let metadata = shared.metadata(self.authority, &exchange).await?;
-        if !self.is_past_the_cache() {
-            // Another flight may just have landed, or discovery may have told under which names to look.
-            let request = cache_request(shared, &metadata, self.scopes);
-            if let Answer::Hit(hit) = shared.cache.look_to_write(&request).await? {
-                return Ok(shared.served(hit));
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Progress::Begun(request) = &mut self.0 {
+            let request = request.take().expect("a future is not polled after it was ready");
+            if let Some(result) = request.at_once() {
+                return Poll::Ready(Ok(result));
             }
+            self.0 = Progress::Waiting(Box::pin(request.run()));
         }
-        let request = TokenRequest {
-            token_endpoint: &metadata.token_endpoint,
-            client_id: &shared.client_id,
-            credential: &shared.credential,
-            scopes: self.scopes,
-            claims: self.claims,
-            reason: match self.reason {
-                MissReason::Forced | MissReason::Claims => RefreshReason::ForcedOrClaims,
-                MissReason::Absent => RefreshReason::NoToken,
-                MissReason::Expired | MissReason::ClockSetBack => RefreshReason::Expired,
-            },
-        };
-        tracing::debug!(
-            endpoint = metadata.token_endpoint,
-            correlation_id = self.correlation_id,
-            reason = ?self.reason,
-            "requesting a token"
-        );
-        let response = exchange.with_retry(|| request.to_http()).await?;
-        let now = shared.cache.now();
-        let response = TokenResponse::read(response, &shared.credential, now)?;
-        let token = access_token(shared, &metadata, self.scopes, response, now);
-        let stored = shared.cache.store_access_token(token.clone(), &metadata.environments).await;
-        if let Err(error) = &stored {
-            tracing::warn!(
-                code = error.code(),
-                remedy = error.remedy().as_deref().unwrap_or_default(),
-                "the token could not be stored: {error}"
-            );
+        match &mut self.0 {
+            Progress::Waiting(waiting) => waiting.as_mut().poll(context),
+            Progress::Begun(_) => unreachable!("it was replaced above"),
         }
-        Ok(AuthenticationResult::new(Arc::new(token), TokenSource::IdentityProvider, now, stored.err()))
+    }
+}
+
+impl fmt::Debug for AcquireTokenFuture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AcquireTokenFuture")
     }
 }
 
 impl Shared {
     pub(super) fn served(&self, hit: Hit) -> AuthenticationResult {
         AuthenticationResult::new(hit.token, TokenSource::Cache, self.cache.now(), hit.not_persisted)
+    }
+
+    pub(super) fn served_stale(&self, token: Arc<AccessToken>) -> AuthenticationResult {
+        self.cache.counters().served_stale();
+        AuthenticationResult::stale(token, self.cache.now())
+    }
+
+    /// Whether a token beyond its end may be served while the provider is not to be had.
+    pub(super) fn serves_extended(&self, token: &AccessToken) -> bool {
+        self.extended_lifetime.is_some_and(|limit| {
+            let limit = i64::try_from(limit.as_secs()).unwrap_or(i64::MAX);
+            self.cache.now() < token.extended_expires_on.min(token.expires_on.plus(limit))
+        })
     }
 }
 
@@ -216,94 +210,35 @@ pub(super) enum Purpose {
 }
 
 /// Looks into the cache, without the network.
-pub(super) async fn look_up(
-    shared: &Shared,
-    authority: &Authority,
-    scopes: &Scopes,
-    purpose: Purpose,
-) -> Result<Answer, Error> {
-    let look = async |request: AccessTokenRequest| match purpose {
-        Purpose::Read => shared.cache.look(&request).await,
-        Purpose::Write => shared.cache.look_to_write(&request).await,
+pub(super) async fn look_up(shared: &Shared, prepared: &Prepared, purpose: Purpose) -> Result<Answer, Error> {
+    let authority = prepared.authority();
+    let look = async |request: &AccessTokenRequest| match purpose {
+        Purpose::Read => shared.cache.look(request).await,
+        Purpose::Write => shared.cache.look_to_write(request).await,
     };
-    let mut reason = MissReason::Absent;
+    let mut missed = Answer::absent();
     // A tenant by its id is found under the authority's own host before anything of it has to be known.
-    if let Some(realm) = authority.tenant_id() {
-        let request =
-            AccessTokenRequest::for_app(&shared.client_id, &authority.environments(), realm, scopes.clone());
+    if let Some(request) = prepared.own() {
         match look(request).await? {
-            Answer::Miss(found) if !authority.is_built_in() => reason = found,
+            answer @ Answer::Miss(_) if !authority.is_built_in() => missed = answer,
             answer => return Ok(answer),
         }
     }
     match shared.known_metadata(authority).await {
         // Nothing more than the look-up above has seen.
-        Some(metadata)
-            if authority.tenant_id().is_some() && metadata.environments == authority.environments() =>
-        {
-            Ok(Answer::Miss(reason))
+        Some(metadata) if prepared.own().is_some() && metadata.environments == authority.environments() => {
+            Ok(missed)
         }
-        Some(metadata) => look(cache_request(shared, &metadata, scopes)).await,
-        None => Ok(Answer::Miss(reason)),
+        Some(metadata) => look(&prepared.resolved(&shared.client_id, &metadata)).await,
+        None => Ok(missed),
     }
-}
-
-pub(super) fn authority_for(shared: &Shared, tenant: Option<&str>) -> Result<Authority, Error> {
-    let Some(tenant) = tenant else { return Ok(shared.authority.clone()) };
-    let authority = shared.authority.with_tenant(tenant)?;
-    authority.require_tenant()?;
-    Ok(authority)
-}
-
-pub(super) fn check_scopes(scopes: &Scopes) -> Result<(), Error> {
-    if scopes.is_empty() {
-        return Err(ConfigurationError::NoScopes.into());
-    }
-    match scopes.iter().find(|scope| matches!(*scope, "openid" | "profile" | "offline_access")) {
-        Some(scope) => Err(ConfigurationError::UserScope(scope.to_owned()).into()),
-        None => Ok(()),
-    }
-}
-
-fn cache_request(shared: &Shared, metadata: &Metadata, scopes: &Scopes) -> AccessTokenRequest {
-    AccessTokenRequest::for_app(&shared.client_id, &metadata.environments, &metadata.realm, scopes.clone())
-}
-
-fn access_token(
-    shared: &Shared,
-    metadata: &Metadata,
-    requested: &Scopes,
-    response: TokenResponse,
-    now: UnixSeconds,
-) -> AccessToken {
-    AccessToken {
-        home_account_id: None,
-        environment: metadata.environments.own().to_owned(),
-        client_id: shared.client_id.clone(),
-        realm: metadata.realm.clone(),
-        target: granted(requested, response.scope.as_deref()),
-        secret: response.access_token,
-        token_type: response.token_type,
-        scheme: TokenScheme::Bearer,
-        cached_at: now,
-        expires_on: now.plus(response.expires_in),
-        extended_expires_on: now.plus(response.ext_expires_in),
-        refresh_on: response.refresh_in.map(|seconds| now.plus(seconds)),
-        user_assertion_hash: None,
-        extended: None,
-    }
-}
-
-/// The scopes that a token is stored under. Those that the provider names, where it names any; but `.default` stands
-/// for whatever they are, so it stays, or the same request would never find the token again.
-fn granted(requested: &Scopes, response: Option<&str>) -> Scopes {
-    let Some(response) = response else { return requested.clone() };
-    let defaults = requested.iter().filter(|scope| scope.ends_with("/.default"));
-    defaults.chain(response.split_whitespace()).collect()
 }
 
 /// The `claims` parameter: the capabilities of the client, merged deeply with a challenge.
-fn merge_claims(capabilities: &[String], challenge: Option<&str>) -> Result<Option<String>, Error> {
+pub(super) fn merge_claims(
+    capabilities: &[String],
+    challenge: Option<&str>,
+) -> Result<Option<String>, Error> {
     let challenge: Option<Map<String, Value>> = challenge
         .map(|text| serde_json::from_str(text).map_err(|_| ConfigurationError::Claims))
         .transpose()?;

@@ -1,9 +1,12 @@
 //! The confidential client: an application with a credential of its own.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use super::prepared::PreparedRequests;
+use super::renewal::{Renewal, Renewals};
 use super::{AcquireTokenForClient, AcquireTokenSilent};
 use crate::Error;
 use crate::authority::{Authority, Discovered, Discovery, Metadata};
@@ -52,6 +55,10 @@ pub(super) struct Shared {
     pub(super) timeout: Duration,
     application: Application,
     pub(super) client_capabilities: Vec<String>,
+    pub(super) prepared: PreparedRequests,
+    pub(super) renewals: Arc<Renewals>,
+    /// How long a token is served beyond its end while the provider is not to be had.
+    pub(super) extended_lifetime: Option<Duration>,
     /// What sets this application's requests apart from those of others that share the cache.
     pub(super) distinction: String,
 }
@@ -69,6 +76,8 @@ pub struct ConfidentialClientApplicationBuilder {
     timeout: Duration,
     application: Application,
     client_capabilities: Vec<String>,
+    renewal: Renewal,
+    extended_lifetime: Option<Duration>,
 }
 
 impl ConfidentialClientApplication {
@@ -92,6 +101,8 @@ impl ConfidentialClientApplication {
             timeout: DEFAULT_TIMEOUT,
             application: Application::default(),
             client_capabilities: Vec::new(),
+            renewal: Renewal::Background,
+            extended_lifetime: None,
         }
     }
 
@@ -112,6 +123,13 @@ impl ConfidentialClientApplication {
     /// See [`AcquireTokenSilent`].
     pub fn acquire_token_silent(&self, scopes: impl Into<Scopes>) -> AcquireTokenSilent {
         AcquireTokenSilent::new(self.clone(), scopes.into())
+    }
+
+    /// Waits for the renewals that run in the background ([`Renewal::Background`]). To be called before the process
+    /// ends; what is abandoned then costs a request, nothing else. It takes as long as a request may take
+    /// ([`timeout`](ConfidentialClientApplicationBuilder::timeout)).
+    pub async fn shutdown(&self) {
+        self.0.renewals.ended().await;
     }
 
     /// The cache that this application uses.
@@ -180,6 +198,23 @@ impl ConfidentialClientApplicationBuilder {
         self
     }
 
+    /// When and where a token is renewed that is past its `refresh_on` and still good. Default:
+    /// [`Renewal::Background`].
+    #[must_use]
+    pub fn renewal(mut self, renewal: Renewal) -> Self {
+        self.renewal = renewal;
+        self
+    }
+
+    /// Serves a token beyond its end while the identity provider is not to be had: as long as the provider allows it
+    /// (`ext_expires_in`), and `limit` at most. By default an expired token is never served. APIs accept such a token
+    /// only if they are made for it.
+    #[must_use]
+    pub fn extended_lifetime(mut self, limit: Duration) -> Self {
+        self.extended_lifetime = Some(limit);
+        self
+    }
+
     /// The application.
     ///
     /// # Errors
@@ -226,6 +261,9 @@ impl ConfidentialClientApplicationBuilder {
             timeout: self.timeout,
             application: self.application,
             client_capabilities: self.client_capabilities,
+            prepared: PreparedRequests::default(),
+            renewals: Arc::new(Renewals::new(self.renewal)),
+            extended_lifetime: self.extended_lifetime,
             distinction,
         })))
     }
@@ -307,6 +345,7 @@ impl Shared {
             aliases: discovered.aliases.clone(),
             instance_discovery: discovered.instance_discovery,
             fetched_at: self.cache.now().get(),
+            rest: BTreeMap::default(),
         };
         self.cache.remember_authority(&authority.url(), record).await;
     }

@@ -4,10 +4,15 @@
 
 mod client_credentials;
 mod confidential;
+mod fetch;
+mod prepared;
+mod refusal;
+mod renewal;
 mod result;
 mod silent;
 
-pub use self::client_credentials::AcquireTokenForClient;
+pub use self::client_credentials::{AcquireTokenForClient, AcquireTokenFuture};
 pub use self::confidential::{ConfidentialClientApplication, ConfidentialClientApplicationBuilder};
+pub use self::renewal::Renewal;
 pub use self::result::{AuthenticationResult, TokenSource};
 pub use self::silent::AcquireTokenSilent;

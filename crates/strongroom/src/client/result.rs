@@ -15,6 +15,7 @@ pub struct AuthenticationResult {
     source: TokenSource,
     now: UnixSeconds,
     not_persisted: Option<Error>,
+    stale: bool,
 }
 
 /// Where a token came from.
@@ -34,7 +35,12 @@ impl AuthenticationResult {
         now: UnixSeconds,
         not_persisted: Option<Error>,
     ) -> Self {
-        Self { token, source, now, not_persisted }
+        Self { token, source, now, not_persisted, stale: false }
+    }
+
+    /// A token near or at its end, served because no newer one was to be had.
+    pub(super) fn stale(token: Arc<AccessToken>, now: UnixSeconds) -> Self {
+        Self { stale: true, ..Self::new(token, TokenSource::Cache, now, None) }
     }
 
     /// The access token. Not copied from the cache.
@@ -85,10 +91,10 @@ impl AuthenticationResult {
         self.source
     }
 
-    /// Whether the token is served although it should have been renewed.
+    /// Whether the token is near its end, and served because no newer one was to be had in time.
     #[must_use]
     pub fn is_stale(&self) -> bool {
-        false
+        self.stale
     }
 
     /// Whether the token is stored in the cache: for the next run, if the cache outlives the process. One that is not

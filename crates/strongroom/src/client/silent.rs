@@ -4,8 +4,10 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::client_credentials::{Purpose, authority_for, check_scopes, look_up};
-use super::confidential::ConfidentialClientApplication;
+use super::client_credentials::{Purpose, look_up, merge_claims};
+use super::confidential::{ConfidentialClientApplication, Shared};
+use super::fetch::Fetch;
+use super::prepared::Prepared;
 use super::result::AuthenticationResult;
 use crate::cache::Answer;
 use crate::schema::Scopes;
@@ -13,7 +15,8 @@ use crate::{Error, block_on};
 
 /// A request to the cache for an application's own token; `.await` it or call [`blocking`](Self::blocking).
 ///
-/// Its output is `None` where the cache has no token that is good for a while. No request is made.
+/// Its output is `None` where the cache has no token that is still good; then no request is made. A token that is due
+/// for renewal is renewed as by [`AcquireTokenForClient`](crate::AcquireTokenForClient).
 ///
 /// # Errors
 /// `Configuration` (no scope), `Unusable` and `Storage` (what lies at the cache's location cannot be read as a
@@ -22,13 +25,14 @@ use crate::{Error, block_on};
 #[must_use = "nothing is looked up until this is awaited"]
 pub struct AcquireTokenSilent {
     app: ConfidentialClientApplication,
-    scopes: Scopes,
+    prepared: Arc<Prepared>,
     tenant: Option<String>,
 }
 
 impl AcquireTokenSilent {
     pub(super) fn new(app: ConfidentialClientApplication, scopes: Scopes) -> Self {
-        Self { app, scopes, tenant: None }
+        let prepared = app.0.prepared.get(&app.0, scopes);
+        Self { app, prepared, tenant: None }
     }
 
     /// Looks for a token of this tenant (id or verified domain) instead of the authority's.
@@ -47,12 +51,20 @@ impl AcquireTokenSilent {
 
     async fn run(self) -> Result<Option<AuthenticationResult>, Error> {
         let shared = Arc::clone(&self.app.0);
-        check_scopes(&self.scopes)?;
-        let authority = authority_for(&shared, self.tenant.as_deref())?;
-        let answer = look_up(&shared, &authority, &self.scopes, Purpose::Read).await?;
+        let prepared = self.prepared.for_tenant(&shared, self.tenant.as_deref())?;
+        let answer = look_up(&shared, &prepared, Purpose::Read).await?;
         shared.cache.counters().count(&answer);
+        let fetch = |shared: Arc<Shared>| {
+            let claims = merge_claims(&shared.client_capabilities, None)?;
+            Ok::<_, Error>(Arc::new(Fetch::new(shared, &prepared, claims, false, None)))
+        };
+        let now = shared.cache.now();
         Ok(match answer {
-            Answer::Hit(hit) => Some(shared.served(hit)),
+            Answer::Hit(hit) if !hit.refresh_due => Some(shared.served(hit)),
+            Answer::Hit(hit) => Some(fetch(shared)?.served_and_renewed(hit).await),
+            Answer::Miss(miss) if miss.fallback.as_ref().is_some_and(|token| token.expires_on > now) => {
+                Some(fetch(shared)?.renewed_or_stale(miss).await?)
+            }
             Answer::Miss(_) => None,
         })
     }

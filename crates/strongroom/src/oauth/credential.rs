@@ -4,6 +4,7 @@ use std::sync::OnceLock;
 
 use aws_lc_rs::{digest, rand};
 use url::form_urlencoded;
+use zeroize::Zeroizing;
 
 use super::request::Form;
 use crate::SecretString;
@@ -20,6 +21,13 @@ impl ClientCredential {
     /// A client secret: its value, not its id.
     pub fn from_secret(secret: impl Into<SecretString>) -> Self {
         Self::Secret(secret.into())
+    }
+
+    /// What the credential rests on.
+    pub(crate) fn secret(&self) -> &SecretString {
+        match self {
+            Self::Secret(secret) => secret,
+        }
     }
 
     pub(super) fn fill(&self, form: &mut Form) {
@@ -52,9 +60,12 @@ impl ClientCredential {
         if secret.len() < 4 {
             return text;
         }
-        let encoded: String = form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect();
+        let encoded =
+            Zeroizing::new(form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect::<String>());
+        let spaced = Zeroizing::new(encoded.replace('+', "%20"));
+        let (lower, spaced_lower) = (lower_hex(&encoded), lower_hex(&spaced));
         let mut text = text;
-        for form in [secret.expose(), &encoded, &encoded.replace('+', "%20")] {
+        for form in [secret.expose(), &encoded, &spaced, &lower, &spaced_lower] {
             if text.contains(form) {
                 text = text.replace(form, "[redacted]");
             }
@@ -67,4 +78,15 @@ impl ClientCredential {
             Self::Secret(secret) => secret.is_empty(),
         }
     }
+}
+
+/// The same with escapes as .NET writes them: `%2b` for `%2B`.
+fn lower_hex(encoded: &str) -> Zeroizing<String> {
+    let mut rest_of_escape = 0;
+    let lower = encoded.chars().map(|c| {
+        let escaped = rest_of_escape > 0;
+        rest_of_escape = if c == '%' { 2_u8 } else { rest_of_escape.saturating_sub(1) };
+        if escaped { c.to_ascii_lowercase() } else { c }
+    });
+    Zeroizing::new(lower.collect())
 }

@@ -6,6 +6,7 @@
 
 use std::error::Error as StdError;
 use std::fmt;
+use std::future::Future;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -158,6 +159,20 @@ fn runtime() -> Result<&'static Runtime, TransportError> {
             .map_err(|error| TransportError::Setup { reason: format!("no thread for requests: {error}") })
     });
     runtime.as_ref().map_err(Clone::clone)
+}
+
+/// Runs a future behind its caller; `false` if no thread is to be had for it.
+pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> bool {
+    match runtime() {
+        Ok(runtime) => {
+            runtime.spawn(future);
+            true
+        }
+        Err(error) => {
+            tracing::warn!(%error, "nothing can run in the background");
+            false
+        }
+    }
 }
 
 fn build_client(extra_roots: &[CertificateDer<'static>]) -> Result<reqwest::Client, TransportError> {

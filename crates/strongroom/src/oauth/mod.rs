@@ -14,6 +14,7 @@ mod transport;
 pub use self::credential::ClientCredential;
 pub use self::error::{ServiceError, ServiceErrorClass};
 pub use self::http::HttpTransport;
+pub(crate) use self::http::spawn;
 pub(crate) use self::request::{Application, RefreshReason, TokenRequest};
 pub(crate) use self::response::TokenResponse;
 pub(crate) use self::retry::Exchange;

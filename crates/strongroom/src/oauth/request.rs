@@ -20,6 +20,7 @@ pub(crate) enum RefreshReason {
     ForcedOrClaims = 1,
     NoToken = 2,
     Expired = 3,
+    Refresh = 4,
 }
 
 /// A request for an application's own token (RFC 6749 §4.4).

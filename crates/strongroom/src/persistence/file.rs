@@ -37,6 +37,7 @@ pub struct FilePersistence {
     location: PathBuf,
     lock_path: Option<PathBuf>,
     mode: u32,
+    tighten: bool,
     max_size: u64,
     observer: Option<StepObserver>,
     swept: Arc<Swept>,
@@ -57,6 +58,7 @@ impl FilePersistence {
         FilePersistenceBuilder {
             path: path.into(),
             mode: OWNER_ONLY,
+            tighten: true,
             peers_lock: true,
             lock_path: None,
             max_size: 256 << 20,
@@ -124,8 +126,12 @@ impl FilePersistence {
         if let Some(found) = access::not_a_file(&before) {
             return Err(PersistenceError::NotAFile { path: target.to_owned(), found });
         }
-        // A file system that does not let us do this lets others read no more than before.
-        if let Ok(Some(had)) = access::tighten(&file, &before, self.mode) {
+        if !self.tighten {
+            if let Some(has) = access::wider(&before, self.mode) {
+                tracing::warn!(path = %target.display(), "the cache has mode {has:04o}, others can use it");
+            }
+        } else if let Ok(Some(had)) = access::tighten(&file, &before, self.mode) {
+            // A file system that does not let us do this lets others read no more than before.
             tracing::warn!(path = %target.display(), "the cache had mode {had:04o}, others could use it; tightened");
             before = look()?;
         }
@@ -327,6 +333,7 @@ impl fmt::Debug for FilePersistence {
 pub struct FilePersistenceBuilder {
     path: PathBuf,
     mode: u32,
+    tighten: bool,
     peers_lock: bool,
     lock_path: Option<PathBuf>,
     max_size: u64,
@@ -338,6 +345,13 @@ impl FilePersistenceBuilder {
     /// directory's group: then files of other owners are accepted.
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
+        self
+    }
+
+    /// Whether a document of ours with wider permissions than that is tightened when it is read, by default yes.
+    /// Who only looks at a document leaves it as it is; a warning is logged.
+    pub fn tighten_when_read(mut self, wanted: bool) -> Self {
+        self.tighten = wanted;
         self
     }
 
@@ -391,6 +405,7 @@ impl FilePersistenceBuilder {
             location,
             lock_path,
             mode: self.mode,
+            tighten: self.tighten,
             max_size: self.max_size,
             observer: self.observer,
             swept: Arc::default(),

@@ -8,6 +8,7 @@ mod atomic;
 mod error;
 mod file;
 mod file_system;
+pub(crate) mod flight;
 pub(crate) mod lock;
 mod memory;
 mod probe;

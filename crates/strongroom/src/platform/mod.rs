@@ -5,3 +5,7 @@
 
 pub(crate) mod fork;
 pub(crate) mod memory;
+pub(crate) mod range_lock;
+
+#[cfg(all(unix, feature = "test-support"))]
+pub use self::fork::fork_for_tests;

@@ -84,7 +84,7 @@ impl Credential {
 
     /// The same with no time of writing later than `now`: MSAL Go refuses an entry from the future, and Python
     /// wants every refresh token to have a time.
-    pub(super) fn not_ahead_of(&self, now: UnixSeconds) -> Self {
+    pub(crate) fn not_ahead_of(&self, now: UnixSeconds) -> Self {
         let mut credential = self.clone();
         match &mut credential {
             Self::AccessToken(token) => token.cached_at = token.cached_at.min(now),

@@ -97,6 +97,16 @@ impl fmt::Debug for CredentialKey {
 pub struct Partition(String);
 
 impl Partition {
+    /// The partition whose text was kept.
+    pub(crate) fn from_stored(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// The text itself, to be kept.
+    pub(crate) fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The access tokens of an application itself, got with its own credential.
     ///
     /// `environment` is a host; equal hosts of the built-in clouds give equal partitions.

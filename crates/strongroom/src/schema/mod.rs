@@ -21,6 +21,7 @@ pub use self::dialect::Dialect;
 pub use self::document::{Applied, Document, DocumentError, Entry};
 pub use self::entry::EntryProblem;
 pub use self::environment::Environments;
+pub(crate) use self::environment::canonical;
 #[cfg(feature = "client")]
 pub(crate) use self::environment::cloud_of;
 pub use self::extended::ExtendedKey;

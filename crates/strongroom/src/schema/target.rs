@@ -46,6 +46,12 @@ impl Scopes {
         self.0.iter().all(|scope| others.0.iter().any(|other| same(scope, other)))
     }
 
+    /// Sorted, as they were written.
+    #[cfg_attr(not(feature = "client"), allow(dead_code))]
+    pub(crate) fn as_slice(&self) -> &[String] {
+        &self.0
+    }
+
     /// One spelling for equal sets.
     pub(crate) fn canonical(&self) -> String {
         let mut scopes: Vec<String> = self.0.iter().map(|scope| scope.to_lowercase()).collect();

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use super::{CredentialStore, Outcome, Record, StoreInfo};
+use super::{CredentialStore, Lead, LeadGuard, Outcome, Record, StoreInfo};
+use crate::persistence::flight::{self, Attempt};
 use crate::persistence::lock::{DocumentLock, LockPaths, side_file};
 use crate::persistence::{Fence, Location, Persistence, PersistenceError, Revision, Saved};
 use crate::schema::{Applied, Change, CredentialKey, Document, DocumentError, Partition};
@@ -283,6 +284,21 @@ impl<P: Persistence> CredentialStore for DocumentStore<P> {
             }
             _ => Ok(None),
         }
+    }
+
+    fn lead<'a>(&'a self, key: &'a CredentialKey, patience: Duration) -> BoxFuture<'a, Lead> {
+        Box::pin(async move {
+            let Some(path) = side_file(&self.persistence, flight::SUFFIX) else { return Lead::Unavailable };
+            match flight::lead(&path, self.persistence.lock_mode(), key.as_str(), patience).await {
+                Ok(Attempt::Taken(held)) => Lead::Taken(LeadGuard::new(held)),
+                Ok(Attempt::Ended) => Lead::Ended,
+                Ok(Attempt::Busy) => Lead::Busy,
+                Err(error) => {
+                    tracing::debug!("nobody can lead here: {error}");
+                    Lead::Unavailable
+                }
+            }
+        })
     }
 
     fn info(&self) -> StoreInfo {

@@ -53,19 +53,22 @@ impl Contents {
             self.remove(key);
         }
         for put in &change.puts {
+            let mut credential = put.credential.not_ahead_of(change.now);
             for key in change.keys_of(&put.credential) {
-                self.remove(&key);
+                if let Some(old) = self.remove(&key) {
+                    keep_family(&mut credential, &old.credential);
+                }
             }
-            let key = CredentialKey::of(&put.credential);
-            self.partitions.entry(Partition::of(&put.credential)).or_default().insert(key.clone());
+            let key = CredentialKey::of(&credential);
+            self.partitions.entry(Partition::of(&credential)).or_default().insert(key.clone());
             let revision = RecordRevision::new(self.generation);
-            self.records.insert(key, Record { credential: put.credential.clone(), revision });
+            self.records.insert(key, Record { credential, revision });
         }
         Outcome::Applied { swept: if change.sweep { self.sweep(change.now) } else { 0 } }
     }
 
-    fn remove(&mut self, key: &CredentialKey) {
-        let Some(record) = self.records.remove(key) else { return };
+    fn remove(&mut self, key: &CredentialKey) -> Option<Record> {
+        let record = self.records.remove(key)?;
         let partition = Partition::of(&record.credential);
         if let Some(keys) = self.partitions.get_mut(&partition) {
             keys.remove(key);
@@ -73,6 +76,7 @@ impl Contents {
                 self.partitions.remove(&partition);
             }
         }
+        Some(record)
     }
 
     fn sweep(&mut self, now: UnixSeconds) -> usize {
@@ -86,6 +90,15 @@ impl Contents {
             self.remove(key);
         }
         expired.len()
+    }
+}
+
+/// A response without a family does not take it away from the application.
+fn keep_family(new: &mut Credential, old: &Credential) {
+    if let (Credential::AppMetadata(new), Credential::AppMetadata(old)) = (new, old)
+        && new.family_id.is_none()
+    {
+        new.family_id.clone_from(&old.family_id);
     }
 }
 

@@ -71,6 +71,7 @@ fn json_that_is_no_token_response() {
         ("a lifetime beyond numbers", token(json!({ "expires_in": "99999999999999999999999" }))),
     ] {
         scene.sts.reset();
+        scene.forget_refusals();
         scene.sts.add_fault(answer(200, body)).unwrap();
         let error = match scene.token() {
             // What is not understood counts as not said: ten minutes.
@@ -185,6 +186,7 @@ fn discovery_is_tried_once_more_as_well() {
             "unexpected_answer",
         ),
     ] {
+        scene.forget_refusals();
         scene.sts.add_fault(fault).unwrap();
         let error = scene.refusal();
         assert_eq!((error.kind(), error.code()), (kind, code));

@@ -80,6 +80,11 @@ impl Scene {
         self.folder().join("token_cache.bin.state")
     }
 
+    /// As if what the provider refused had never been remembered.
+    pub(crate) fn forget_refusals(&self) {
+        let _ = std::fs::remove_file(self.state_file());
+    }
+
     pub(crate) fn document(&self) -> Value {
         serde_json::from_slice(&std::fs::read(self.location()).unwrap()).unwrap()
     }
@@ -304,7 +309,9 @@ impl<T: Transport> Transport for Recorder<T> {
 
 /// Answers by itself.
 #[derive(Clone)]
-pub(crate) struct Canned(Arc<dyn Fn(&HttpRequest) -> Result<HttpResponse, TransportError> + Send + Sync>);
+pub(crate) struct Canned(Arc<Answer>);
+
+type Answer = dyn Fn(&HttpRequest) -> Result<HttpResponse, TransportError> + Send + Sync;
 
 impl Canned {
     pub(crate) fn new(

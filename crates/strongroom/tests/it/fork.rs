@@ -121,11 +121,12 @@ fn helper_process_that_is_killed_with_the_lock() {
     std::thread::scope(|scope| {
         scope.spawn(|| block_on(store.apply(&change())));
         held.recv().unwrap();
-        let child = Forked::running(|| {
+        let _child = Forked::running(|| {
+            // It says so itself: until it goes on it has not closed anything.
+            println!("the child is {}", std::process::id());
             let _ = std::io::Read::read_to_end(&mut std::io::stdin(), &mut Vec::new());
             0
         });
-        println!("the child is {}", child.0);
         std::thread::park();
     });
 }

@@ -9,13 +9,19 @@ mod client_credentials;
 mod client_support;
 #[cfg(unix)]
 mod crash;
+#[cfg(unix)]
 mod damaged_documents;
+#[cfg(target_os = "linux")]
+mod flight_host;
 #[cfg(target_os = "linux")]
 mod fork;
 mod layers;
 #[cfg(unix)]
 mod persistence_file;
+mod persistence_support;
 mod refusals;
+mod remembered_refusals;
+mod renewal;
 mod schema_bounds;
 mod schema_confusion;
 mod schema_fixtures;
@@ -24,14 +30,21 @@ mod schema_properties;
 mod schema_support;
 mod schema_tolerance;
 mod schema_write;
+#[cfg(unix)]
 mod secrets;
+#[cfg(unix)]
+mod secrets_in_debug;
 mod single_flight;
+mod source_support;
+#[cfg(unix)]
 mod state_file;
+mod store_conflicts;
 mod stores;
 #[cfg(unix)]
 mod support;
 mod token_cache;
 mod token_confusion;
+#[cfg(unix)]
 mod unsaved_tokens;
 #[cfg(unix)]
 mod wreckage;

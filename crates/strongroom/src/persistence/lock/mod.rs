@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use self::lockfile::PeersLock;
 use self::ours::OurLock;
+pub(super) use self::ours::open;
 use super::access::{self, FileId};
 use super::error::Holder;
 use super::{Location, Persistence, PersistenceError};

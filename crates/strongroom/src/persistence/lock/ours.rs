@@ -77,7 +77,8 @@ pub(super) async fn acquire(path: &Path, mode: u32, deadline: Deadline) -> Resul
     }
 }
 
-fn open(path: &Path, mode: u32) -> Result<(OwnFile, FileId), PersistenceError> {
+/// Opens a lock file of ours, and makes it if there is none.
+pub(in super::super) fn open(path: &Path, mode: u32) -> Result<(OwnFile, FileId), PersistenceError> {
     let failed = |source| PersistenceError::io("open the lock file", path, source);
     loop {
         match open_existing(path, mode) {

@@ -1,0 +1,153 @@
+//! Tombstones: what was removed here stays removed, though a peer may write it again.
+//!
+//! MSAL Node and Java keep in memory what others delete, and write it back. A tombstone recognises it by a salted
+//! hash of its secret, so a new sign-in, which brings new secrets, is not touched.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use super::state::{self, Note, State};
+use crate::UnixSeconds;
+use crate::schema::{Credential, Partition};
+
+const LIFETIME: i64 = 90 * 86_400;
+
+/// Something that was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Tombstone {
+    /// Where it would lie again; empty where a removal is noted and nothing was there.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    partition: String,
+    /// The salted hash of its secret. An account has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<String>,
+    /// The account that was removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    home_account_id: Option<String>,
+    /// The application whose own tokens were removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    client_id: Option<String>,
+    /// Unix seconds.
+    at: i64,
+}
+
+impl Tombstone {
+    pub(super) fn holds(&self, now: UnixSeconds) -> bool {
+        now.since(UnixSeconds::new(self.at)) < LIFETIME
+    }
+
+    pub(super) fn is_for_the_same(&self, other: &Self) -> bool {
+        let identity = |one: &Self| {
+            (one.partition.clone(), one.secret.clone(), one.home_account_id.clone(), one.client_id.clone())
+        };
+        identity(self) == identity(other)
+    }
+}
+
+/// Notes that these were removed, and, of an application's own tokens, that all of them were.
+pub(super) async fn bury(state: &State, removed: &[Credential], client_id: Option<&str>, now: UnixSeconds) {
+    let salt = state.salt().await;
+    let blank = Tombstone {
+        partition: String::new(),
+        secret: None,
+        home_account_id: None,
+        client_id: None,
+        at: now.get(),
+    };
+    let buried = removed.iter().filter_map(|credential| {
+        let partition = Partition::of(credential).as_str().to_owned();
+        match credential {
+            Credential::Account(account) => Some(Tombstone {
+                partition,
+                home_account_id: Some(account.home_account_id.clone()),
+                ..blank.clone()
+            }),
+            _ => {
+                let secret = Some(hash(&salt, secret_of(credential)?));
+                Some(Tombstone { partition, secret, ..blank.clone() })
+            }
+        }
+    });
+    let marker = client_id.map(|id| Tombstone { client_id: Some(id.to_owned()), ..blank.clone() });
+    let tombstones: Vec<Tombstone> = buried.chain(marker).collect();
+    if !tombstones.is_empty() {
+        state.note(Note::Buried(tombstones), now).await;
+    }
+}
+
+/// What was removed and must not come back.
+#[derive(Debug)]
+pub(super) struct Graveyard {
+    salt: String,
+    tombstones: Vec<Tombstone>,
+}
+
+impl Graveyard {
+    pub(super) async fn of(state: &State, now: UnixSeconds) -> Self {
+        let tombstones = state
+            .read(now, |content| {
+                content.tombstones().filter(|tombstone| tombstone.holds(now)).cloned().collect::<Vec<_>>()
+            })
+            .await;
+        // Only who has removed something needs to know by what it is recognised.
+        let salt = if tombstones.is_empty() { String::new() } else { state.salt().await };
+        Self { salt, tombstones }
+    }
+
+    /// Where something may have come back.
+    pub(super) fn partitions(&self) -> Vec<Partition> {
+        let names: BTreeSet<&str> = self.tombstones.iter().map(|tombstone| &*tombstone.partition).collect();
+        names.into_iter().filter(|name| !name.is_empty()).map(Partition::from_stored).collect()
+    }
+
+    /// Whether `credential` was removed and has come back. Of an account that can only be said of its name.
+    pub(super) fn holds(&self, credential: &Credential) -> bool {
+        let partition = Partition::of(credential);
+        let here = || self.tombstones.iter().filter(|tombstone| tombstone.partition == partition.as_str());
+        if here().next().is_none() {
+            return false;
+        }
+        match secret_of(credential) {
+            Some(secret) => {
+                let hash = hash(&self.salt, secret);
+                here().any(|tombstone| tombstone.secret.as_ref() == Some(&hash))
+            }
+            None => matches!(credential, Credential::Account(_)),
+        }
+    }
+
+    /// Whether the application's own tokens were removed at `since` or later.
+    pub(super) fn has_removal_since(&self, client_id: &str, since: UnixSeconds) -> bool {
+        self.tombstones.iter().any(|tombstone| {
+            tombstone.client_id.as_ref().is_some_and(|id| id.eq_ignore_ascii_case(client_id))
+                && UnixSeconds::new(tombstone.at).since(since) >= 0
+        })
+    }
+
+    /// The accounts that were removed.
+    pub(super) fn accounts(&self) -> Vec<String> {
+        self.tombstones.iter().filter_map(|tombstone| tombstone.home_account_id.clone()).collect()
+    }
+
+    /// The tombstones of accounts that are in use again.
+    pub(super) fn of_accounts(&self, home_account_ids: &[String]) -> Vec<Tombstone> {
+        let theirs = |tombstone: &&Tombstone| {
+            tombstone.home_account_id.as_ref().is_some_and(|id| home_account_ids.contains(id))
+        };
+        self.tombstones.iter().filter(theirs).cloned().collect()
+    }
+}
+
+fn hash(salt: &str, secret: &str) -> String {
+    state::hash(salt, &[b"tombstone", secret.as_bytes()])
+}
+
+fn secret_of(credential: &Credential) -> Option<&str> {
+    match credential {
+        Credential::AccessToken(token) => Some(token.secret.expose()),
+        Credential::RefreshToken(token) => Some(token.secret.expose()),
+        Credential::IdToken(token) => Some(token.secret.expose()),
+        Credential::Account(_) | Credential::AppMetadata(_) => None,
+    }
+}

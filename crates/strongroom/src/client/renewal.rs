@@ -1,0 +1,253 @@
+//! Renewal of tokens that are still good: ahead of time past `refresh_on`, at once within the margin of their end.
+//!
+//! Whoever has a token never fails for the sake of a newer one. Past `refresh_on` nobody waits for another's
+//! request; within the margin everybody waits a second at most.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{oneshot, watch};
+
+use super::fetch::{Fetch, Need};
+use super::result::AuthenticationResult;
+use crate::cache::{Hit, Miss};
+use crate::platform::fork;
+use crate::time::{Deadline, UnixSeconds};
+use crate::{Error, ErrorKind, oauth, wait};
+
+/// How long a caller waits for a newer token within the margin.
+const MARGIN_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a renewal that came to nothing is not tried again by this process, in seconds, at least.
+const PAUSE: i64 = 5;
+/// How many renewals run behind their callers at the same time.
+const MOST: usize = 32;
+
+/// When and where a token is renewed that is past its `refresh_on` and still good.
+///
+/// It is served in any case; what goes wrong with its renewal is a warning in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Renewal {
+    /// Behind the caller, who gets the old token at once. For processes that live on, which call
+    /// [`shutdown`](crate::ConfidentialClientApplication::shutdown) before they end.
+    Background,
+    /// Before the call returns, but if it takes longer than this the old token is served. For processes that end soon.
+    Inline(Duration),
+    /// Not ahead of time. Within the margin of its end (5 minutes, or a fifth of its lifetime) it is renewed all the
+    /// same.
+    Off,
+}
+
+/// The renewals of one application.
+#[derive(Debug)]
+pub(super) struct Renewals {
+    policy: Renewal,
+    state: Mutex<State>,
+    running: watch::Sender<usize>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// A forked child has none of the tasks that its parent had.
+    generation: u32,
+    /// By flight: under way, or not to be tried again before.
+    tokens: HashMap<String, Standing>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    UnderWay,
+    NotBefore(UnixSeconds),
+}
+
+impl Renewals {
+    pub(super) fn new(policy: Renewal) -> Self {
+        let state = State { generation: fork::generation(), tokens: HashMap::new() };
+        Self { policy, state: Mutex::new(state), running: watch::Sender::new(0) }
+    }
+
+    /// Waits until nothing is under way.
+    pub(super) async fn ended(&self) {
+        drop(self.state());
+        // The sender lives as long as this.
+        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
+    }
+
+    /// Whether a renewal that came to nothing is recent.
+    fn is_deferred(&self, flight: &str, now: UnixSeconds) -> bool {
+        matches!(self.state().tokens.get(flight), Some(Standing::NotBefore(then)) if *then > now)
+    }
+
+    fn defer(&self, flight: &str, until: UnixSeconds) {
+        self.state().tokens.insert(flight.to_owned(), Standing::NotBefore(until));
+    }
+
+    /// Begins a renewal, unless it is under way, was in vain a moment ago, or too many are.
+    fn begin(self: &Arc<Self>, flight: &str, now: UnixSeconds) -> Option<UnderWay> {
+        let mut state = self.state();
+        match state.tokens.get(flight) {
+            Some(Standing::UnderWay) => return None,
+            Some(Standing::NotBefore(then)) if *then > now => return None,
+            _ => {}
+        }
+        state.tokens.retain(|_, standing| {
+            *standing == Standing::UnderWay || matches!(standing, Standing::NotBefore(then) if *then > now)
+        });
+        if state.tokens.values().filter(|standing| **standing == Standing::UnderWay).count() >= MOST {
+            return None;
+        }
+        state.tokens.insert(flight.to_owned(), Standing::UnderWay);
+        self.running.send_modify(|running| *running += 1);
+        Some(UnderWay { renewals: Arc::clone(self), flight: flight.to_owned(), generation: state.generation })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.generation != fork::generation() {
+            *state = State { generation: fork::generation(), tokens: HashMap::new() };
+            self.running.send_replace(0);
+        }
+        state
+    }
+}
+
+/// A renewal that is under way until this is dropped.
+struct UnderWay {
+    renewals: Arc<Renewals>,
+    flight: String,
+    generation: u32,
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        let mut state = self.renewals.state();
+        if state.generation != self.generation {
+            return;
+        }
+        if state.tokens.get(&self.flight) == Some(&Standing::UnderWay) {
+            state.tokens.remove(&self.flight);
+        }
+        self.renewals.running.send_modify(|running| *running -= 1);
+    }
+}
+
+impl Fetch {
+    /// A token past its `refresh_on`, or the newer one where the caller waits for it.
+    pub(super) async fn served_and_renewed(self: Arc<Self>, hit: Hit) -> AuthenticationResult {
+        let renewals = Arc::clone(&self.shared.renewals);
+        match renewals.policy {
+            Renewal::Off => {}
+            Renewal::Inline(deadline) => {
+                let under_way = renewals.begin(self.flight(), self.shared.cache.now());
+                if under_way.is_some()
+                    && let Some(result) = self.renew_within(deadline).await
+                {
+                    return result;
+                }
+            }
+            Renewal::Background => {
+                if let Some(under_way) = renewals.begin(self.flight(), self.shared.cache.now()) {
+                    let fetch = Arc::clone(&self);
+                    oauth::spawn(async move {
+                        if let Err(error) = fetch.renew_and_report().await {
+                            tracing::warn!(%error, "a token that is still good could not be renewed");
+                        }
+                        drop(under_way);
+                    });
+                }
+            }
+        }
+        self.shared.served(hit)
+    }
+
+    /// A newer token than one that is near its end, or that one if it is still good and the newer one is not to be had
+    /// within a second.
+    pub(super) async fn renewed_or_stale(self: Arc<Self>, miss: Miss) -> Result<AuthenticationResult, Error> {
+        let now = self.shared.cache.now();
+        let Some(token) = miss.fallback else { return self.join(Need::Missing(miss.reason)).await };
+        if token.expires_on <= now {
+            let outcome = self.join(Need::Missing(miss.reason)).await;
+            return match outcome {
+                Err(error) if error.kind() == ErrorKind::Network && self.shared.serves_extended(&token) => {
+                    tracing::warn!(%error, "an expired token is served: the identity provider is not to be had");
+                    Ok(self.shared.served_stale(token))
+                }
+                outcome => outcome,
+            };
+        }
+        let renewals = Arc::clone(&self.shared.renewals);
+        if renewals.is_deferred(self.flight(), now) {
+            return Ok(self.shared.served_stale(token));
+        }
+        match wait::until(Deadline::after(MARGIN_PATIENCE), Arc::clone(&self).join_behind()).await {
+            Some(Ok(result)) => return Ok(result),
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a token near its end could not be renewed; it is served while it lasts");
+                let wait = self.deferred_for().await.unwrap_or(0).max(PAUSE);
+                renewals.defer(self.flight(), now.plus(wait));
+            }
+            None => {
+                tracing::warn!("renewing a token near its end takes long; it is served while it lasts");
+                self.defer().await;
+                renewals.defer(self.flight(), now.plus(PAUSE));
+            }
+        }
+        Ok(self.shared.served_stale(token))
+    }
+
+    /// Joins the flight; where this process lives on, behind the caller, so that the request outlives its patience.
+    async fn join_behind(self: Arc<Self>) -> Result<AuthenticationResult, Error> {
+        let renewals = &self.shared.renewals;
+        let under_way = match renewals.policy {
+            Renewal::Background => renewals.begin(self.flight(), self.shared.cache.now()),
+            Renewal::Inline(_) | Renewal::Off => None,
+        };
+        let Some(under_way) = under_way else { return self.join(Need::Margin).await };
+        let (sender, receiver) = oneshot::channel();
+        let fetch = Arc::clone(&self);
+        let spawned = oauth::spawn(async move {
+            let outcome = fetch.join(Need::Margin).await;
+            drop(under_way);
+            let _ = sender.send(outcome);
+        });
+        match receiver.await {
+            Ok(outcome) if spawned => outcome,
+            // No thread was to be had for it.
+            _ => self.join(Need::Margin).await,
+        }
+    }
+
+    /// A newer token, if it is to be had so soon.
+    async fn renew_within(&self, deadline: Duration) -> Option<AuthenticationResult> {
+        match wait::until(Deadline::after(deadline), self.renew_and_report()).await {
+            Some(Ok(renewed)) => renewed,
+            Some(Err(error)) => {
+                tracing::warn!(%error, "a token that is still good could not be renewed");
+                None
+            }
+            None => {
+                tracing::warn!("renewing a token that is still good takes too long; the old one is served");
+                self.defer().await;
+                None
+            }
+        }
+    }
+
+    /// Renews, and notes when to try again if that comes to nothing. A refusal that is remembered is no news.
+    async fn renew_and_report(&self) -> Result<Option<AuthenticationResult>, Error> {
+        let deferred = self.deferred_for().await;
+        let outcome = match deferred {
+            Some(_) => Ok(None),
+            None => self.renew().await,
+        };
+        if !matches!(outcome, Ok(Some(_))) {
+            let wait = match deferred {
+                Some(wait) => wait,
+                None => self.deferred_for().await.unwrap_or(0).max(PAUSE),
+            };
+            self.shared.renewals.defer(self.flight(), self.shared.cache.now().plus(wait));
+        }
+        outcome
+    }
+}
