@@ -33,8 +33,9 @@ mod measures {
             measure("stat", size, 200_000, || assert!(rustix::fs::stat(&path).is_ok()));
             measure("is_current", size, 200_000, || assert!(persistence.is_current(&revision).unwrap()));
             // Into memory that was never used before, as a process finds it that has just started.
-            measure("read", size, 10, || std::mem::forget(black_box(std::fs::read(&path).unwrap())));
-            measure("load", size, 10, || std::mem::forget(black_box(block_on(persistence.load()).unwrap())));
+            measure("read", size, 1, || std::mem::forget(black_box(std::fs::read(&path).unwrap())));
+            measure("load", size, 1, || std::mem::forget(black_box(block_on(persistence.load()).unwrap())));
+            // Into memory that has just been given back.
             measure("load_and_wipe", size, 10, || drop(black_box(block_on(persistence.load()).unwrap())));
         }
     }
