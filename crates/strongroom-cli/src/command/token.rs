@@ -7,9 +7,8 @@ use std::time::Duration;
 use serde::Serialize;
 use strongroom::{
     AuthenticationResult, BoxFuture, ClientCredential, ConfidentialClientApplication,
-    ConfidentialClientApplicationBuilder, DocumentStore, Error,
-    ErrorKind, FilePersistence, HttpRequest, HttpResponse, HttpTransport, Protection, Renewal, StoreInfo, TokenCache,
-    Transport, TransportError,
+    ConfidentialClientApplicationBuilder, DocumentStore, Error, ErrorKind, FilePersistence, HttpRequest,
+    HttpResponse, HttpTransport, Protection, Renewal, StoreInfo, TokenCache, Transport, TransportError,
 };
 
 use crate::args::{Global, MinProtection, Output, Persistence, Refresh, Token};

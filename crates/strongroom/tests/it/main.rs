@@ -11,6 +11,8 @@ mod client_support;
 mod damaged_documents;
 #[cfg(target_os = "linux")]
 mod flight_host;
+#[cfg(unix)]
+mod herd;
 mod layers;
 #[cfg(unix)]
 mod persistence_file;

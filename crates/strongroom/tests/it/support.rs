@@ -108,8 +108,8 @@ impl Process {
         self.child.id()
     }
 
-    /// Reads what it prints until the word comes.
-    pub fn wait_for(&mut self, word: &str) {
+    /// Reads what it prints until the word comes, and gives the line with it.
+    pub fn wait_for(&mut self, word: &str) -> String {
         let mut line = String::new();
         loop {
             line.clear();
@@ -119,7 +119,7 @@ impl Process {
                 "the other process ended before it said {word:?}"
             );
             if line.contains(word) {
-                return;
+                return line;
             }
         }
     }
