@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 /// A secret text: an access token, a client secret.
 ///
@@ -67,15 +67,22 @@ impl fmt::Debug for SecretString {
 
 /// Secret bytes: a whole cache document, the body of a token response.
 ///
-/// Wiped from memory when dropped. Not `Clone`, so that no copy is made by accident.
+/// Wiped from memory when dropped. Not `Clone`, so that no copy is made by accident; [`share`](Self::share) makes
+/// none.
 #[derive(Default, PartialEq, Eq)]
-pub struct SecretBytes(Zeroizing<Vec<u8>>);
+pub struct SecretBytes(Arc<Zeroizing<Vec<u8>>>);
 
 impl SecretBytes {
     /// No bytes yet, with room for `capacity` of them.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        Self(Zeroizing::new(Vec::with_capacity(capacity)))
+        Vec::with_capacity(capacity).into()
+    }
+
+    /// The same bytes once more, not copied. They are wiped when the last who shares them is dropped.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self(Arc::clone(&self.0))
     }
 
     /// The bytes themselves. Search for this name to find where secrets leave their type.
@@ -96,22 +103,25 @@ impl SecretBytes {
         self.0.is_empty()
     }
 
-    /// Appends bytes; memory that is outgrown is wiped before it is given back.
+    /// Appends bytes; memory that is outgrown is wiped before it is given back. Who shares the bytes keeps them as
+    /// they were.
     pub fn extend(&mut self, bytes: &[u8]) {
         let needed = self.0.len() + bytes.len();
-        if needed > self.0.capacity() {
-            let mut larger = Vec::with_capacity(needed.max(2 * self.0.capacity()));
-            larger.extend_from_slice(&self.0);
-            self.0.zeroize();
-            self.0 = Zeroizing::new(larger);
+        match Arc::get_mut(&mut self.0) {
+            Some(own) if needed <= own.capacity() => own.extend_from_slice(bytes),
+            _ => {
+                let mut larger = Vec::with_capacity(needed.max(2 * self.0.capacity()));
+                larger.extend_from_slice(&self.0);
+                larger.extend_from_slice(bytes);
+                *self = larger.into();
+            }
         }
-        self.0.extend_from_slice(bytes);
     }
 }
 
 impl From<Vec<u8>> for SecretBytes {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(Arc::new(Zeroizing::new(bytes)))
     }
 }
 
@@ -130,5 +140,19 @@ impl std::io::Write for SecretBytes {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_bytes_are_not_copied_and_appending_leaves_who_shares_them_as_they_were() {
+        let mut bytes = SecretBytes::from(b"abc".to_vec());
+        let shared = bytes.share();
+        assert_eq!(shared.expose().as_ptr(), bytes.expose().as_ptr());
+        bytes.extend(b"def");
+        assert_eq!((shared.expose(), bytes.expose()), (&b"abc"[..], &b"abcdef"[..]));
     }
 }

@@ -80,7 +80,6 @@ pub(crate) async fn lead(
     access::prepare_directory(access::directory_of(path), mode)?;
     loop {
         let (file, id) = lock::open(path, mode)?;
-        let file = OwnFile::new(file);
         if range_lock::try_lock(&file, byte).map_err(failed)? {
             let held = Held { file, byte };
             // Nobody should delete this file; if somebody does, the lead is on the one that is there now.
@@ -241,7 +240,7 @@ mod tests {
             let byte = byte_of("token");
             let (file, _) = lock::open(&file_of(&self.path, byte), 0o600).unwrap();
             range_lock::lock_shared(&file, byte).unwrap();
-            OwnFile::new(file)
+            file
         }
     }
 

@@ -7,9 +7,11 @@ mod access;
 mod atomic;
 mod error;
 mod file;
+mod file_system;
 pub(crate) mod flight;
 pub(crate) mod lock;
 mod memory;
+mod probe;
 mod quarantine;
 mod revision;
 

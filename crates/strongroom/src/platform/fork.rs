@@ -71,7 +71,7 @@ impl fmt::Debug for OwnFile {
 
 /// A value that each process makes for itself. A child never touches its parent's, which may have been locked at
 /// the moment of the fork and whose threads it does not have.
-pub(crate) struct PerProcess<T: 'static> {
+pub(crate) struct PerProcess<T> {
     slot: AtomicPtr<Slot<T>>,
     make: fn() -> T,
 }
@@ -86,13 +86,14 @@ impl<T: Send + Sync> PerProcess<T> {
         Self { slot: AtomicPtr::new(std::ptr::null_mut()), make }
     }
 
-    /// This process's value, made at the first call. A parent's stays where it is, unused.
+    /// This process's value, made at the first call; when several make it at once, one of them is kept. A parent's
+    /// stays where it is, unused.
     pub(crate) fn get(&self) -> &T {
         let generation = generation();
         let mut current = self.slot.load(Ordering::Acquire);
         loop {
-            // SAFETY: a pointer that is not null came from `Box::into_raw` below. Once published it is not freed
-            // before `self` is dropped, and the result borrows `self`.
+            // SAFETY: a pointer that is not null came from `Box::into_raw` below; what was published is freed by
+            // `drop` alone, which nobody who has a reference to us outlives.
             if let Some(slot) = unsafe { current.as_ref() }
                 && slot.generation == generation
             {
@@ -114,12 +115,38 @@ impl<T: Send + Sync> PerProcess<T> {
 impl<T> Drop for PerProcess<T> {
     fn drop(&mut self) {
         let slot = *self.slot.get_mut();
-        // SAFETY: as in `get`.
+        // SAFETY: as in `get`; and nobody has a reference to us any more, or to what we lent.
         if unsafe { slot.as_ref() }.is_some_and(|slot| slot.generation == generation()) {
-            // SAFETY: it came from `Box::into_raw`, and nobody can borrow it any more.
+            // SAFETY: it came from `Box::into_raw`, and we are its only owner.
             drop(unsafe { Box::from_raw(slot) });
         }
     }
+}
+
+impl<T> fmt::Debug for PerProcess<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerProcess").finish_non_exhaustive()
+    }
+}
+
+/// Runs `child` in a forked child of this process, which then ends with the status that it returns: no destructors,
+/// no exit handlers. Returns the child's process id; the caller waits for its end.
+///
+/// For tests, in a process that has no other busy threads: a child of one that has may do little.
+///
+/// # Errors
+/// The process could not be forked.
+#[cfg(all(unix, feature = "test-support"))]
+pub fn fork_for_tests(child: impl FnOnce() -> i32) -> std::io::Result<u32> {
+    // SAFETY: the child goes on with this thread alone, on its own copy of the memory. What other threads had locked
+    // stays locked there: the C library unlocks its allocator, and of the rest the caller has been warned.
+    let pid = unsafe { libc::fork() };
+    if pid == 0 {
+        let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(101);
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(status) };
+    }
+    u32::try_from(pid).map_err(|_| std::io::Error::last_os_error())
 }
 
 #[cfg(unix)]

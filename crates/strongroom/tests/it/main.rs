@@ -8,9 +8,13 @@ mod bad_answers;
 mod client_credentials;
 mod client_support;
 #[cfg(unix)]
+mod crash;
+#[cfg(unix)]
 mod damaged_documents;
 #[cfg(target_os = "linux")]
 mod flight_host;
+#[cfg(target_os = "linux")]
+mod fork;
 #[cfg(unix)]
 mod herd;
 mod layers;
@@ -44,3 +48,5 @@ mod token_cache;
 mod token_confusion;
 #[cfg(unix)]
 mod unsaved_tokens;
+#[cfg(unix)]
+mod wreckage;

@@ -114,6 +114,7 @@ const WITHOUT_SECRETS: &[&str] = &[
     "AcquireTokenFuture",
     "BoxFuture",
     "Lead",
+    "fork_for_tests",
     "LeadGuard",
     "Renewal",
     "Clock",
