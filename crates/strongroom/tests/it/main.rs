@@ -15,6 +15,8 @@ mod damaged_documents;
 mod flight_host;
 #[cfg(target_os = "linux")]
 mod fork;
+#[cfg(unix)]
+mod herd;
 mod layers;
 #[cfg(unix)]
 mod persistence_file;

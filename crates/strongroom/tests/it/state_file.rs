@@ -100,7 +100,7 @@ fn it_holds_what_discovery_said_for_its_owner_alone_and_no_secret() {
     assert_eq!(mode_of(&scene.state_file()), 0o600);
     assert_eq!(
         names_in(scene.folder()),
-        ["token_cache.bin", "token_cache.bin.lock", "token_cache.bin.state"],
+        ["token_cache.bin", "token_cache.bin.flight", "token_cache.bin.lock", "token_cache.bin.state"],
         "nothing else is left beside the document"
     );
     // It is replaced like a document: who has the old one open reads it to its end.

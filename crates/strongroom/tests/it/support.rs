@@ -108,7 +108,7 @@ impl Process {
         self.child.id()
     }
 
-    /// Reads what it prints until a line comes with the word in it.
+    /// Reads what it prints until the word comes, and gives the line with it.
     pub fn wait_for(&mut self, word: &str) -> String {
         let mut line = String::new();
         loop {
