@@ -145,7 +145,11 @@ impl AccessToken {
     /// counts (MSAL Node writes it too late).
     #[must_use]
     pub fn ends(&self) -> UnixSeconds {
-        self.extended_expires_on.min(self.expires_on.plus(LONGEST_EXTENSION)).max(self.expires_on)
+        Self::ends_of(self.expires_on, self.extended_expires_on)
+    }
+
+    pub(super) fn ends_of(expires_on: UnixSeconds, extended_expires_on: UnixSeconds) -> UnixSeconds {
+        extended_expires_on.min(expires_on.plus(LONGEST_EXTENSION)).max(expires_on)
     }
 
     /// Whether this is an application's own token: it has no user.
