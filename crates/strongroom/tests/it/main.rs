@@ -36,6 +36,8 @@ mod schema_write;
 mod secrets;
 #[cfg(unix)]
 mod secrets_in_debug;
+#[cfg(unix)]
+mod settle;
 mod single_flight;
 mod source_support;
 #[cfg(unix)]
