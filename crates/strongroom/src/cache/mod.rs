@@ -165,7 +165,7 @@ impl TokenCache {
             change = change.dialect(dialect);
         }
         match self.0.store.apply(&change).await {
-            Ok(Outcome::Applied { swept }) => {
+            Ok(Outcome::Applied { swept, .. }) => {
                 self.0.unsaved.forget(&key);
                 self.0.counters.stored(swept);
                 Ok(())

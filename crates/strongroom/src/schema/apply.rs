@@ -1,15 +1,15 @@
 //! What a change makes of the entries of a document: which get another value, which go, which are new.
 
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::change::{Change, Expectation};
-use super::credential::{AppMetadata, Credential, CredentialType};
+use super::credential::{AccessToken, AppMetadata, Credential, CredentialType};
 use super::dialect::{Dialect, NoHomeAccount};
 use super::entry::{self, Fields, Shape};
 use super::environment::cloud_of;
 use super::index::{Index, is_plain_app_token};
-use super::key::{CredentialKey, TokenScheme};
+use super::key::{CredentialKey, Partition, TokenScheme};
 use crate::SecretBytes;
 
 /// A change to a document, worked out entry by entry.
@@ -20,7 +20,8 @@ pub(super) struct Edits<'a> {
     pub(super) changed: BTreeMap<usize, Option<SecretBytes>>,
     pub(super) added: Vec<Added>,
     added_at: HashMap<(CredentialType, String), usize>,
-    /// How many expired tokens go.
+    /// What the change removes, and how many expired tokens go with it.
+    pub(super) removed: Vec<Credential>,
     pub(super) swept: usize,
     /// The document's dialect, and whether Python is at home there: found out when first asked for.
     dominant: OnceCell<Dialect>,
@@ -42,6 +43,7 @@ impl<'a> Edits<'a> {
             changed: BTreeMap::new(),
             added: Vec::new(),
             added_at: HashMap::new(),
+            removed: Vec::new(),
             swept: 0,
             dominant: OnceCell::new(),
             python_at_home: OnceCell::new(),
@@ -59,7 +61,11 @@ impl<'a> Edits<'a> {
     /// Works the change out. Returns the key of the record that is not as the change expects, if there is one.
     pub(super) fn make(&mut self) -> Option<CredentialKey> {
         let change = self.change;
-        self.remove(&self.index.matching(&change.removals));
+        if change.only_existing && self.index.is_empty() {
+            return None;
+        }
+        self.remove_by_keys();
+        self.remove_by_fields();
         for put in &change.puts {
             let keys = change.keys_of(&put.credential);
             if !self.is_as_expected(put.expectation, &keys) {
@@ -67,9 +73,11 @@ impl<'a> Edits<'a> {
             }
             self.put(&put.credential, &keys);
         }
+        self.put_back();
         if change.sweep {
             self.sweep();
         }
+        self.remove_orphans();
         None
     }
 
@@ -84,6 +92,106 @@ impl<'a> Edits<'a> {
         }
     }
 
+    fn remove_by_keys(&mut self) {
+        for key in &self.change.removals {
+            let found = self.index.find(key);
+            self.remove_credentials(found);
+        }
+    }
+
+    fn remove_by_fields(&mut self) {
+        if !self.change.removes_by_fields() {
+            return;
+        }
+        for at in self.index.standing() {
+            match self.index.credential(at) {
+                Ok(credential) if self.change.removes(&credential) => {
+                    self.remove_credentials(vec![(at, credential)]);
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    let kind = self.index.entries[at].kind;
+                    let fields = Fields::read(self.index.value(at));
+                    if fields.is_ok_and(|fields| self.change.removes_unreadable(kind, &fields)) {
+                        self.remove(&[at]);
+                    }
+                }
+            }
+        }
+    }
+
+    fn remove_credentials(&mut self, found: Vec<(usize, Credential)>) {
+        for (at, credential) in found {
+            if !self.is_gone(at) {
+                self.remove(&[at]);
+                self.removed.push(credential);
+            }
+        }
+    }
+
+    fn is_gone(&self, at: usize) -> bool {
+        matches!(self.changed.get(&at), Some(None))
+    }
+
+    fn remove_orphans(&mut self) {
+        let ids = self.change.orphans();
+        if ids.is_empty() {
+            return;
+        }
+        let mut owners: HashSet<String> =
+            self.added.iter().filter_map(|added| added.credential.owner_of_token()).collect();
+        let mut accounts = Vec::new();
+        for at in self.index.standing().filter(|at| !self.is_gone(*at)) {
+            match self.index.credential(at) {
+                Ok(credential @ Credential::Account(_)) if !self.changed.contains_key(&at) => {
+                    accounts.push((at, credential));
+                }
+                Ok(credential) => owners.extend(credential.owner_of_token()),
+                // It may well be a token, though not for us.
+                Err(_) => {
+                    let fields = Fields::read(self.index.value(at)).unwrap_or_default();
+                    owners.extend(fields.home_account_id.map(|id| id.to_lowercase()));
+                }
+            }
+        }
+        accounts.retain(|(_, account)| {
+            let id = account.home_account_id().unwrap_or_default().to_lowercase();
+            ids.contains(&id) && !owners.contains(&id)
+        });
+        self.remove_credentials(accounts);
+    }
+
+    fn put_back(&mut self) {
+        let change = self.change;
+        let mut stored: Vec<&AccessToken> = change
+            .puts
+            .iter()
+            .filter_map(|put| match &put.credential {
+                Credential::AccessToken(token) => Some(token),
+                _ => None,
+            })
+            .collect();
+        for token in &change.put_backs {
+            let partitions = change.partitions_of(token);
+            let is_stored = stored
+                .iter()
+                .any(|own| own.answers_for(token) && partitions.contains(&Partition::of_access_token(own)));
+            if !is_stored && !partitions.iter().any(|partition| self.is_answered(token, partition)) {
+                let credential = Credential::AccessToken(token.clone());
+                self.put(&credential, &change.keys_of(&credential));
+                stored.push(token);
+            }
+        }
+    }
+
+    /// Whether a token that stays in the document serves who wants `token`.
+    fn is_answered(&self, token: &AccessToken, partition: &Partition) -> bool {
+        let found = self.index.list(partition);
+        found.iter().filter(|(at, _)| !self.changed.contains_key(at)).any(
+            |(_, credential)| matches!(credential, Credential::AccessToken(own) if own.answers_for(token)),
+        )
+    }
+
     fn put(&mut self, credential: &Credential, keys: &[CredentialKey]) {
         let matching = self.index.matching(keys);
         let credential = credential.not_ahead_of(self.change.now);
@@ -96,7 +204,7 @@ impl<'a> Edits<'a> {
 
     /// Python finds this one entry by its stored key only, so it is always there under exactly that key.
     fn put_app_metadata(&mut self, app: &AppMetadata, new: &Credential, matching: &[usize]) {
-        let key = stored_key(new, Dialect::Python, environment(new));
+        let key = stored_key(new, Dialect::Python, new.environment());
         if let Some(at) = matching.iter().copied().find(|at| self.index.key(*at) == key) {
             // A response without a family does not take it away from the application.
             let same = matches!(self.index.credential(at), Ok(Credential::AppMetadata(old))
@@ -110,7 +218,7 @@ impl<'a> Edits<'a> {
         }
         // Where another application's entry stands under that key there is no place that Python would look at.
         if matching.is_empty() || self.index.named(new.credential_type(), &key).is_none() {
-            let shape = Shape::new(new, NoHomeAccount::Null, environment(new));
+            let shape = Shape::new(new, NoHomeAccount::Null, new.environment());
             self.add_under(key, new, entry::write(new, &shape));
         }
     }
@@ -133,10 +241,10 @@ impl<'a> Edits<'a> {
             _ => dialect.no_home_account(),
         };
         let environment = match (dialect, &self.change.environments) {
-            (Dialect::Python, _) => environment(credential),
+            (Dialect::Python, _) => credential.environment(),
             (Dialect::Node, Some(environments)) => environments.preferred_cache(),
             (Dialect::Node, None) => {
-                cloud_of(environment(credential)).map_or(environment(credential), |cloud| cloud.cache)
+                cloud_of(credential.environment()).map_or(credential.environment(), |cloud| cloud.cache)
             }
         };
         let value = entry::write(credential, &Shape::new(credential, no_home_account, environment));
@@ -158,8 +266,8 @@ impl<'a> Edits<'a> {
                     return;
                 }
             } else if let Some(at) = self.index.named(kind, &key) {
-                let gone = matches!(self.changed.get(&at), Some(None));
-                let stays = !gone && self.index.credential(at).is_ok_and(|old| !gives_way(&old, new));
+                let stays =
+                    !self.is_gone(at) && self.index.credential(at).is_ok_and(|old| !gives_way(&old, new));
                 if !stays {
                     self.changed.insert(at, Some(value));
                     return;
@@ -197,7 +305,7 @@ impl<'a> Edits<'a> {
         Shape {
             credential_type: fields.credential_type,
             no_home_account: fields.no_home_account.unwrap_or_default(),
-            environment: fields.environment.unwrap_or_else(|| environment(credential).into()),
+            environment: fields.environment.unwrap_or_else(|| credential.environment().into()),
             target: fields.target,
             names: fields.names,
             client_id: fields.client_id.filter(|_| of_family),
@@ -257,7 +365,7 @@ impl<'a> Edits<'a> {
     /// every look-up, in vain, and may delete its own in its place: such an entry is not kept for outages.
     fn is_foreign(&self, at: usize) -> bool {
         self.index.credential(at).is_ok_and(|credential| {
-            stored_key(&credential, Dialect::Python, environment(&credential)) != self.index.key(at)
+            stored_key(&credential, Dialect::Python, credential.environment()) != self.index.key(at)
         })
     }
 
@@ -365,15 +473,5 @@ fn stored_key(credential: &Credential, dialect: Dialect, environment: &str) -> S
         }
         // Python does not lower-case this one, and finds it by nothing else.
         Credential::AppMetadata(app) => format!("appmetadata-{environment}-{}", app.client_id),
-    }
-}
-
-fn environment(credential: &Credential) -> &str {
-    match credential {
-        Credential::AccessToken(token) => &token.environment,
-        Credential::RefreshToken(token) => &token.environment,
-        Credential::IdToken(token) => &token.environment,
-        Credential::Account(account) => &account.environment,
-        Credential::AppMetadata(app) => &app.environment,
     }
 }

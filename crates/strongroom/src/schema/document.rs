@@ -113,12 +113,14 @@ pub struct Entry<'a> {
 pub enum Applied {
     /// The document is already so.
     Unchanged,
-    /// The new document, and how many expired access tokens were left out of it.
+    /// The new document, and what is not in it any more.
     Changed {
         /// The new document.
         bytes: SecretBytes,
         /// Expired access tokens that were removed.
         swept: usize,
+        /// What the change removed, but for the expired tokens.
+        removed: Vec<Credential>,
     },
     /// The record with this key is not as the change expected: nothing was done.
     Lost(CredentialKey),
@@ -187,7 +189,7 @@ impl Document {
             return Ok(Applied::Unchanged);
         }
         edits.heal();
-        Ok(Applied::Changed { bytes: edits.splice()?, swept: edits.swept })
+        Ok(Applied::Changed { bytes: edits.splice()?, swept: edits.swept, removed: edits.removed })
     }
 }
 

@@ -54,7 +54,7 @@ const USER_ASSERTION_HASHES: [&str; 2] = ["user_assertion_hash", "userAssertionH
 pub(super) struct Fields<'a> {
     pub(super) credential_type: Option<Cow<'a, str>>,
     secret: Option<Cow<'a, str>>,
-    home_account_id: Option<Cow<'a, str>>,
+    pub(super) home_account_id: Option<Cow<'a, str>>,
     /// How an absent `home_account_id` is spelled.
     pub(super) no_home_account: Option<NoHomeAccount>,
     pub(super) environment: Option<Cow<'a, str>>,
@@ -90,6 +90,11 @@ impl<'a> Fields<'a> {
             Some(problem) => Err(problem),
             None => Ok(fields),
         }
+    }
+
+    /// Whether neither a user nor an assertion is named.
+    pub(super) fn is_of_no_user(&self) -> bool {
+        self.home_account_id.is_none() && self.user_assertion_hash.is_none()
     }
 
     /// The credential that the entry of section `kind` under `key` is.

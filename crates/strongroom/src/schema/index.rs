@@ -200,7 +200,8 @@ impl Index {
         candidates.into_iter().filter(|other| self.place(at) == self.place(*other)).collect()
     }
 
-    fn find(&self, key: &CredentialKey) -> Vec<(usize, Credential)> {
+    /// The entries with this identity.
+    pub(super) fn find(&self, key: &CredentialKey) -> Vec<(usize, Credential)> {
         let candidates = self.keys.find(fingerprint::of_key(key));
         self.verified(candidates, |credential| CredentialKey::of(credential) == *key)
     }

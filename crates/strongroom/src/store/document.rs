@@ -164,10 +164,10 @@ impl<P: Persistence> DocumentStore<P> {
         let mut lock = DocumentLock::acquire(&self.lock_paths, self.lock_timeout).await?;
         for _ in 0..MOST_REPLAYS {
             let snapshot = self.load_to_write(deadline).await?;
-            let (bytes, swept) = match snapshot.document.apply(change).map_err(Error::from)? {
-                Applied::Unchanged => return Ok(Outcome::Applied { swept: 0 }),
+            let (bytes, swept, removed) = match snapshot.document.apply(change).map_err(Error::from)? {
+                Applied::Unchanged => return Ok(Outcome::Applied { swept: 0, removed: Vec::new() }),
                 Applied::Lost(key) => return Ok(Outcome::Lost(key)),
-                Applied::Changed { bytes, swept } => (bytes, swept),
+                Applied::Changed { bytes, swept, removed } => (bytes, swept, removed),
             };
             let saved = {
                 let still_held = || lock.still_held();
@@ -178,7 +178,7 @@ impl<P: Persistence> DocumentStore<P> {
                     // What we wrote parses, else the peers could not read it either.
                     let taken = self.take_in(bytes, revision);
                     debug_assert!(taken.is_ok(), "what was written must be readable");
-                    return Ok(Outcome::Applied { swept });
+                    return Ok(Outcome::Applied { swept, removed });
                 }
                 Saved::Conflict if lock.still_held() => {}
                 Saved::Conflict => {

@@ -1,11 +1,11 @@
 //! Credentials in the memory of this process, with nothing behind.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard};
 
 use super::{CredentialStore, Outcome, Record, StoreInfo};
 use crate::persistence::{Location, Protection};
-use crate::schema::{Change, Credential, CredentialKey, Expectation, Partition, RecordRevision};
+use crate::schema::{AccessToken, Change, Credential, CredentialKey, Expectation, Partition, RecordRevision};
 use crate::wait::BoxFuture;
 use crate::{Error, UnixSeconds};
 
@@ -35,6 +35,9 @@ impl MemoryStore {
 
 impl Contents {
     fn apply(&mut self, change: &Change) -> Outcome {
+        if change.only_existing && self.records.is_empty() {
+            return Outcome::Applied { swept: 0, removed: Vec::new() };
+        }
         for put in &change.puts {
             let standing = change.keys_of(&put.credential).into_iter().find_map(|key| self.records.get(&key));
             let as_expected = match put.expectation {
@@ -49,23 +52,68 @@ impl Contents {
             }
         }
         self.generation += 1;
-        for key in &change.removals {
-            self.remove(key);
+        let mut removed: Vec<Credential> =
+            change.removals.iter().filter_map(|key| self.remove(key)).collect();
+        if change.removes_by_fields() {
+            removed.extend(self.remove_those(|credential| change.removes(credential)));
         }
         for put in &change.puts {
-            for key in change.keys_of(&put.credential) {
-                self.remove(&key);
-            }
-            let key = CredentialKey::of(&put.credential);
-            self.partitions.entry(Partition::of(&put.credential)).or_default().insert(key.clone());
-            let revision = RecordRevision::new(self.generation);
-            self.records.insert(key, Record { credential: put.credential.clone(), revision });
+            self.put(&put.credential, change);
         }
-        Outcome::Applied { swept: if change.sweep { self.sweep(change.now) } else { 0 } }
+        for token in &change.put_backs {
+            if !self.answers_for(token, change) {
+                self.put(&Credential::AccessToken(token.clone()), change);
+            }
+        }
+        let swept = if change.sweep { self.sweep(change.now) } else { 0 };
+        if !change.orphans().is_empty() {
+            removed.extend(self.remove_orphans(change));
+        }
+        Outcome::Applied { swept, removed }
     }
 
-    fn remove(&mut self, key: &CredentialKey) {
-        let Some(record) = self.records.remove(key) else { return };
+    fn put(&mut self, credential: &Credential, change: &Change) {
+        for key in change.keys_of(credential) {
+            self.remove(&key);
+        }
+        let key = CredentialKey::of(credential);
+        self.partitions.entry(Partition::of(credential)).or_default().insert(key.clone());
+        let revision = RecordRevision::new(self.generation);
+        self.records.insert(key, Record { credential: credential.clone(), revision });
+    }
+
+    /// Whether somebody who wants `token` is served without it.
+    fn answers_for(&self, token: &AccessToken, change: &Change) -> bool {
+        let partitions = change.partitions_of(token);
+        let mut keys = partitions.iter().filter_map(|partition| self.partitions.get(partition)).flatten();
+        keys.any(|key| {
+            let record = self.records.get(key).map(|record| &record.credential);
+            matches!(record, Some(Credential::AccessToken(own)) if own.answers_for(token))
+        })
+    }
+
+    fn remove_orphans(&mut self, change: &Change) -> Vec<Credential> {
+        let owners: HashSet<String> =
+            self.records.values().filter_map(|record| record.credential.owner_of_token()).collect();
+        let stored: HashSet<CredentialKey> =
+            change.puts.iter().map(|put| CredentialKey::of(&put.credential)).collect();
+        self.remove_those(|credential| {
+            let id = credential.home_account_id().unwrap_or_default().to_lowercase();
+            matches!(credential, Credential::Account(_))
+                && change.orphans().contains(&id)
+                && !owners.contains(&id)
+                && !stored.contains(&CredentialKey::of(credential))
+        })
+    }
+
+    fn remove_those(&mut self, is_one: impl Fn(&Credential) -> bool) -> Vec<Credential> {
+        let those = self.records.iter().filter(|(_, record)| is_one(&record.credential));
+        let keys: Vec<CredentialKey> = those.map(|(key, _)| key.clone()).collect();
+        keys.iter().filter_map(|key| self.remove(key)).collect()
+    }
+
+    fn remove(&mut self, key: &CredentialKey) -> Option<Credential> {
+        let record = self.records.remove(key)?;
         let partition = Partition::of(&record.credential);
         if let Some(keys) = self.partitions.get_mut(&partition) {
             keys.remove(key);
@@ -73,19 +121,12 @@ impl Contents {
                 self.partitions.remove(&partition);
             }
         }
+        Some(record.credential)
     }
 
     fn sweep(&mut self, now: UnixSeconds) -> usize {
-        let expired: Vec<CredentialKey> = self
-            .records
-            .iter()
-            .filter(|(_, record)| matches!(&record.credential, Credential::AccessToken(token) if token.ends() <= now))
-            .map(|(key, _)| key.clone())
-            .collect();
-        for key in &expired {
-            self.remove(key);
-        }
-        expired.len()
+        let ended = |credential: &Credential| matches!(credential, Credential::AccessToken(token) if token.ends() <= now);
+        self.remove_those(ended).len()
     }
 }
 

@@ -111,6 +111,8 @@ pub enum Outcome {
     Applied {
         /// Expired access tokens that were removed with it.
         swept: usize,
+        /// What it removed, but for the expired tokens.
+        removed: Vec<Credential>,
     },
     /// The record with this key is not as the change expected; nothing was done.
     Lost(CredentialKey),
