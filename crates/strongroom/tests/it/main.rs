@@ -29,6 +29,7 @@ mod schema_confusion;
 mod schema_fixtures;
 mod schema_identity;
 mod schema_properties;
+mod schema_removal;
 mod schema_support;
 mod schema_tolerance;
 mod schema_write;
