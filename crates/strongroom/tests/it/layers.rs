@@ -32,7 +32,6 @@ const IMPURE: &[&str] = &[
     "Mutex",
     "RwLock",
     "Condvar",
-    "atomic",
     "tokio",
     "rustix",
     "SystemTime",
