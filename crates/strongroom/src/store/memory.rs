@@ -22,6 +22,8 @@ pub struct MemoryStore {
 struct Contents {
     records: HashMap<CredentialKey, Record>,
     partitions: HashMap<Partition, BTreeSet<CredentialKey>>,
+    /// Access tokens by their end, so that sweeping costs what it removes.
+    ends: BTreeSet<(UnixSeconds, CredentialKey)>,
     generation: u64,
 }
 
@@ -86,6 +88,9 @@ impl Contents {
         }
         let key = CredentialKey::of(&credential);
         self.partitions.entry(Partition::of(&credential)).or_default().insert(key.clone());
+        if let Credential::AccessToken(token) = &credential {
+            self.ends.insert((token.ends(), key.clone()));
+        }
         let revision = RecordRevision::new(self.generation);
         self.records.insert(key, Record { credential, revision });
     }
@@ -129,12 +134,16 @@ impl Contents {
                 self.partitions.remove(&partition);
             }
         }
+        if let Credential::AccessToken(token) = &record.credential {
+            self.ends.remove(&(token.ends(), key.clone()));
+        }
         Some(record.credential)
     }
 
     fn sweep(&mut self, now: UnixSeconds) -> usize {
-        let ended = |credential: &Credential| matches!(credential, Credential::AccessToken(token) if token.ends() <= now);
-        self.remove_those(ended).len()
+        let ended = self.ends.iter().take_while(|(end, _)| *end <= now);
+        let keys: Vec<CredentialKey> = ended.map(|(_, key)| key.clone()).collect();
+        keys.iter().filter_map(|key| self.remove(key)).count()
     }
 }
 
