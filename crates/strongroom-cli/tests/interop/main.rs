@@ -1,4 +1,5 @@
-//! One cache file, the command on one side and the real `msal` and `msal-extensions` from PyPI on the other.
+//! One cache file, ours on one side and the real MSAL of another language on the other: `msal` and `msal-extensions` from
+//! PyPI, `@azure/msal-node` and `@azure/msal-node-extensions` from npm.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, unreachable_pub)]
 
 mod contention;
