@@ -43,7 +43,8 @@ pub(crate) fn open_cache(path: &Path, kind: Persistence, global: &Global) -> Res
             DocumentStore::builder(FilePersistence::new(path)?).lock_timeout(global.lock_timeout)
         }
     };
-    Ok(TokenCache::builder(store.build()).build())
+    // It is asked once.
+    Ok(TokenCache::builder(store.build()).l1_bytes(0).build())
 }
 
 /// This process ends at once, so nothing goes on behind it.

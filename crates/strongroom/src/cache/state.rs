@@ -10,10 +10,11 @@ use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::backoff::Refusal;
 use super::tombstone::Tombstone;
@@ -48,7 +49,7 @@ struct Seen {
 /// The file. Fields of later versions are kept.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Content {
-    /// 16 random bytes in base64: hashes in this file mean nothing elsewhere.
+    /// A random UUID: hashes in this file mean nothing elsewhere.
     #[serde(default)]
     salt: String,
     #[serde(default)]
@@ -203,10 +204,7 @@ impl State {
         self.refresh().await;
         let mut seen = self.seen();
         if seen.content.salt.is_empty() {
-            let mut salt = [0; 16];
-            // Without randomness the hashes stay guessable by whoever reads the file, and recognisable by us.
-            let _ = rand::fill(&mut salt);
-            seen.content.salt = BASE64_URL_SAFE_NO_PAD.encode(salt);
+            seen.content.salt = Uuid::new_v4().simple().to_string();
         }
         seen.content.salt.clone()
     }

@@ -125,6 +125,20 @@ impl ConfidentialClientApplication {
         AcquireTokenSilent::new(self.clone(), scopes.into())
     }
 
+    /// Removes all of the application's own tokens from the cache, for whatever tenant, scopes and further parameters
+    /// they were issued. Returns how many that were.
+    ///
+    /// # Errors
+    /// See [`TokenCache::remove_tokens_for_client`].
+    pub async fn remove_tokens_for_client(&self) -> Result<usize, Error> {
+        let authority = &self.0.authority;
+        let environments = match self.0.known_metadata(authority).await {
+            Some(metadata) => metadata.environments,
+            None => authority.environments(),
+        };
+        self.0.cache.remove_tokens_for_client(&self.0.client_id, &environments).await
+    }
+
     /// Waits for the renewals that run in the background ([`Renewal::Background`]). To be called before the process
     /// ends; what is abandoned then costs a request, nothing else. It takes as long as a request may take
     /// ([`timeout`](ConfidentialClientApplicationBuilder::timeout)).

@@ -1,8 +1,9 @@
 //! How an application proves who it is.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
 use std::sync::OnceLock;
 
-use aws_lc_rs::{digest, rand};
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
@@ -37,20 +38,12 @@ impl ClientCredential {
     }
 
     /// Tells one credential from another within this process, and nothing else about it.
-    pub(crate) fn fingerprint(&self) -> impl std::fmt::Debug {
-        static SALT: OnceLock<[u8; 32]> = OnceLock::new();
-        let salt = SALT.get_or_init(|| {
-            let mut salt = [0; 32];
-            // Without randomness the hash stays in this process all the same.
-            let _ = rand::fill(&mut salt);
-            salt
-        });
-        let mut context = digest::Context::new(&digest::SHA256);
-        context.update(salt);
+    pub(crate) fn fingerprint(&self) -> u64 {
+        // Not from the cryptographic provider: starting its generator takes longer than all the rest of a hit.
+        static SEED: OnceLock<RandomState> = OnceLock::new();
         match self {
-            Self::Secret(secret) => context.update(secret.expose().as_bytes()),
+            Self::Secret(secret) => SEED.get_or_init(RandomState::new).hash_one(secret.expose()),
         }
-        context.finish()
     }
 
     /// `text`, as an error is to show it: a provider, or a gateway before it, may have echoed what was sent.

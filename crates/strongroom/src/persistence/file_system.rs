@@ -4,6 +4,7 @@ use std::fs::File;
 
 /// How far a file system can be trusted about its files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
 pub(super) enum FileSystem {
     /// A disk or memory of this machine: an open file shows whatever happens to it.
     Native,

@@ -92,8 +92,8 @@ impl<T: Send + Sync> PerProcess<T> {
         let generation = generation();
         let mut current = self.slot.load(Ordering::Acquire);
         loop {
-            // SAFETY: a pointer that is not null came from `Box::into_raw` below; what was published is freed by
-            // `drop` alone, which nobody who has a reference to us outlives.
+            // SAFETY: a pointer that is not null came from `Box::into_raw` below. Once published it is not freed
+            // before `self` is dropped, and the result borrows `self`.
             if let Some(slot) = unsafe { current.as_ref() }
                 && slot.generation == generation
             {
@@ -115,9 +115,9 @@ impl<T: Send + Sync> PerProcess<T> {
 impl<T> Drop for PerProcess<T> {
     fn drop(&mut self) {
         let slot = *self.slot.get_mut();
-        // SAFETY: as in `get`; and nobody has a reference to us any more, or to what we lent.
+        // SAFETY: as in `get`.
         if unsafe { slot.as_ref() }.is_some_and(|slot| slot.generation == generation()) {
-            // SAFETY: it came from `Box::into_raw`, and we are its only owner.
+            // SAFETY: it came from `Box::into_raw`, and nobody can borrow it any more.
             drop(unsafe { Box::from_raw(slot) });
         }
     }
@@ -129,24 +129,28 @@ impl<T> fmt::Debug for PerProcess<T> {
     }
 }
 
-/// Runs `child` in a forked child of this process, which then ends with the status that it returns: no destructors,
-/// no exit handlers. Returns the child's process id; the caller waits for its end.
+/// Runs `child` in a forked child of this process, which then ends with the status that it returned: no destructors,
+/// no exit handlers. Returns the child's process id; the caller waits for its end, which comes after a minute at the
+/// latest.
 ///
-/// For tests, in a process that has no other busy threads: a child of one that has may do little.
+/// For tests. The child of a test has one thread of many, so it must be careful about locks that others may have
+/// held.
 ///
 /// # Errors
 /// The process could not be forked.
 #[cfg(all(unix, feature = "test-support"))]
 pub fn fork_for_tests(child: impl FnOnce() -> i32) -> std::io::Result<u32> {
-    // SAFETY: the child goes on with this thread alone, on its own copy of the memory. What other threads had locked
-    // stays locked there: the C library unlocks its allocator, and of the rest the caller has been warned.
-    let pid = unsafe { libc::fork() };
-    if pid == 0 {
-        let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).unwrap_or(101);
-        // SAFETY: ends the process.
-        unsafe { libc::_exit(status) };
+    // SAFETY: the child neither returns nor unwinds into what forked it; the allocator and the standard output are fit
+    // for use after a fork.
+    unsafe {
+        let pid = libc::fork();
+        if pid == 0 {
+            libc::alarm(60);
+            let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
+            libc::_exit(status.unwrap_or(101));
+        }
+        u32::try_from(pid).map_err(|_| std::io::Error::last_os_error())
     }
-    u32::try_from(pid).map_err(|_| std::io::Error::last_os_error())
 }
 
 #[cfg(unix)]
@@ -210,25 +214,13 @@ mod imp {
     pub(super) fn unregister(_slot: usize) {}
 }
 
-/// Runs `body` in a forked child, which is killed if that takes too long. Whether it returned `true` there.
-///
-/// The child of a test has one thread of many, so `body` must be careful about locks that others may have held.
+/// Whether `body` returns `true` in a forked child. See [`fork_for_tests`].
 #[cfg(all(test, unix))]
 pub(crate) fn in_child(body: impl FnOnce() -> bool) -> bool {
-    // SAFETY: the child neither returns nor unwinds into the test that forked it; the allocator and the standard
-    // output are fit for use after a fork.
-    unsafe {
-        let child = libc::fork();
-        if child == 0 {
-            libc::alarm(30);
-            let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(body));
-            libc::_exit(i32::from(!result.unwrap_or(false)));
-        }
-        assert!(child > 0, "cannot fork");
-        let mut status = 0;
-        assert_eq!(libc::waitpid(child, &raw mut status, 0), child);
-        status == 0
-    }
+    let child = fork_for_tests(|| i32::from(!body())).expect("a process can be forked");
+    let child = rustix::process::Pid::from_raw(child.cast_signed());
+    let ended = rustix::process::waitpid(child, rustix::process::WaitOptions::empty());
+    ended.is_ok_and(|ended| ended.is_some_and(|(_, status)| status.exit_status() == Some(0)))
 }
 
 #[cfg(all(test, unix))]

@@ -211,7 +211,7 @@ fn a_writer_waits_for_a_peer_that_is_writing_and_keeps_what_it_wrote() {
         _ => {}
     });
     let outcome = block_on(store.apply(&change().put(Credential::AccessToken(other.clone())))).unwrap();
-    assert_eq!(outcome, Outcome::Applied { swept: 0 });
+    assert_eq!(outcome, Outcome::Applied { swept: 0, removed: Vec::new() });
     assert_eq!(secret(&store).unwrap().as_deref(), Some("theirs"));
     assert!(block_on(store.get(&CredentialKey::of_access_token(&other))).unwrap().is_some());
     assert_eq!(set_aside(peer.folder.path()), [""; 0]);

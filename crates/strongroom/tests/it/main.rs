@@ -30,6 +30,7 @@ mod schema_confusion;
 mod schema_fixtures;
 mod schema_identity;
 mod schema_properties;
+mod schema_removal;
 mod schema_support;
 mod schema_tolerance;
 mod schema_write;
@@ -37,6 +38,8 @@ mod schema_write;
 mod secrets;
 #[cfg(unix)]
 mod secrets_in_debug;
+#[cfg(unix)]
+mod settle;
 mod single_flight;
 mod source_support;
 #[cfg(unix)]

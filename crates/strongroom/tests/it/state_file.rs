@@ -94,7 +94,7 @@ fn it_holds_what_discovery_said_for_its_owner_alone_and_no_secret() {
     }}});
     let mut content: Value = serde_json::from_str(&text).unwrap();
     let salt = content.as_object_mut().unwrap().remove("salt").unwrap();
-    assert_eq!(salt.as_str().unwrap().len(), 22, "16 random bytes");
+    assert_eq!(salt.as_str().unwrap().len(), 32, "a random UUID");
     assert_eq!(content, expected);
     assert!(!text.contains(&ready.client_secret) && !text.contains(token.access_token().expose()));
     assert_eq!(mode_of(&scene.state_file()), 0o600);

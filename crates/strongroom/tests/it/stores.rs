@@ -34,7 +34,7 @@ pub(crate) fn apply(store: &dyn CredentialStore, change: &Change) -> Outcome {
 
 pub(crate) fn put(store: &dyn CredentialStore, token: AccessToken) {
     let change = change().put(Credential::AccessToken(token));
-    assert_eq!(apply(store, &change), Outcome::Applied { swept: 0 });
+    assert_eq!(apply(store, &change), Outcome::Applied { swept: 0, removed: Vec::new() });
 }
 
 pub(crate) fn with_secret(secret: &str) -> AccessToken {
@@ -54,8 +54,12 @@ fn an_empty_store_has_nothing_and_removing_from_it_is_no_error() {
             block_on(store.list(&Partition::of_access_token(&app_token()))).unwrap().is_empty(),
             "{name}"
         );
-        assert_eq!(apply(store, &change().remove(key)), Outcome::Applied { swept: 0 }, "{name}");
-        assert_eq!(apply(store, &change()), Outcome::Applied { swept: 0 }, "{name}");
+        assert_eq!(
+            apply(store, &change().remove(key)),
+            Outcome::Applied { swept: 0, removed: Vec::new() },
+            "{name}"
+        );
+        assert_eq!(apply(store, &change()), Outcome::Applied { swept: 0, removed: Vec::new() }, "{name}");
     });
 }
 
@@ -71,7 +75,7 @@ fn each_type_of_credential_is_found_as_it_was_put() {
     ];
     on_every_store(|name, store| {
         let everything = all.iter().cloned().fold(change(), Change::put);
-        assert_eq!(apply(store, &everything), Outcome::Applied { swept: 0 }, "{name}");
+        assert_eq!(apply(store, &everything), Outcome::Applied { swept: 0, removed: Vec::new() }, "{name}");
         for credential in &all {
             let found = get(store, &CredentialKey::of(credential)).unwrap();
             assert_eq!(found.credential, *credential, "{name}");
@@ -154,13 +158,21 @@ fn a_conditional_change_that_loses_does_nothing_at_all_and_says_on_what() {
         let credential = |secret: &str| Credential::AccessToken(with_secret(secret));
         let key = CredentialKey::of_access_token(&app_token());
         let absent = |secret: &str| change().put_if(credential(secret), Expectation::Absent);
-        assert_eq!(apply(store, &absent("one")), Outcome::Applied { swept: 0 }, "{name}");
+        assert_eq!(
+            apply(store, &absent("one")),
+            Outcome::Applied { swept: 0, removed: Vec::new() },
+            "{name}"
+        );
         assert_eq!(apply(store, &absent("two")), Outcome::Lost(key.clone()), "{name}");
         assert_eq!(secret(store, &app_token()).as_deref(), Some("one"), "{name}");
 
         let revision = get(store, &key).unwrap().revision;
         let unchanged = |secret: &str| change().put_if(credential(secret), Expectation::Unchanged(revision));
-        assert_eq!(apply(store, &unchanged("two")), Outcome::Applied { swept: 0 }, "{name}");
+        assert_eq!(
+            apply(store, &unchanged("two")),
+            Outcome::Applied { swept: 0, removed: Vec::new() },
+            "{name}"
+        );
         assert_ne!(get(store, &key).unwrap().revision, revision, "{name}");
         // All or nothing, whichever of its parts loses.
         let other = Credential::AccessToken(for_scope("other"));
@@ -176,7 +188,11 @@ fn a_conditional_change_that_loses_does_nothing_at_all_and_says_on_what() {
 
         apply(store, &change().remove(key.clone()));
         assert_eq!(apply(store, &unchanged("four")), Outcome::Lost(key), "{name}: it is gone");
-        assert_eq!(apply(store, &absent("five")), Outcome::Applied { swept: 0 }, "{name}");
+        assert_eq!(
+            apply(store, &absent("five")),
+            Outcome::Applied { swept: 0, removed: Vec::new() },
+            "{name}"
+        );
     });
 }
 
@@ -204,7 +220,11 @@ fn what_has_expired_is_swept_on_request_and_counted() {
         for (scope, token, _) in &all {
             assert!(secret(store, token).is_some(), "{name}: {scope} went unasked");
         }
-        assert_eq!(apply(store, &change().sweep_expired()), Outcome::Applied { swept: 3 }, "{name}");
+        assert_eq!(
+            apply(store, &change().sweep_expired()),
+            Outcome::Applied { swept: 3, removed: Vec::new() },
+            "{name}"
+        );
         for (scope, token, stays) in &all {
             assert_eq!(secret(store, token).is_some(), *stays, "{name}: {scope}");
         }
@@ -212,7 +232,11 @@ fn what_has_expired_is_swept_on_request_and_counted() {
             get(store, &CredentialKey::of(&Credential::RefreshToken(refresh_token()))).is_some(),
             "{name}"
         );
-        assert_eq!(apply(store, &change().sweep_expired()), Outcome::Applied { swept: 0 }, "{name}");
+        assert_eq!(
+            apply(store, &change().sweep_expired()),
+            Outcome::Applied { swept: 0, removed: Vec::new() },
+            "{name}"
+        );
     });
 }
 

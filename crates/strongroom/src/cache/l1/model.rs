@@ -50,10 +50,16 @@ fn check(l1: &L1) {
     let hand = l1.hand.lock().unwrap();
     let bytes = l1.bytes.load(Ordering::Relaxed);
     assert!(bytes <= BOUND, "{bytes}");
-    let entries: Vec<_> =
-        hand.iter().map(|key| l1.entries.pin().get(key).expect("a key has an entry")).collect();
+    let entries: Vec<_> = hand
+        .iter()
+        .map(|key| l1.entries.get_or_init(Entries::default).pin().get(key).expect("a key has an entry"))
+        .collect();
     assert_eq!(entries.iter().map(|slot| slot.bytes).sum::<usize>(), bytes, "the counter drifts");
-    assert_eq!(l1.entries.len(), hand.len(), "an entry is out of the hand's reach");
+    assert_eq!(
+        l1.entries.get_or_init(Entries::default).len(),
+        hand.len(),
+        "an entry is out of the hand's reach"
+    );
 }
 
 fn readers_beside_a_writer() {
