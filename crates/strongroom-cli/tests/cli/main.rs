@@ -7,6 +7,7 @@ mod configuration;
 mod demo_and_sts;
 mod hit;
 mod inspect;
+mod renewal;
 mod secrets;
 mod support;
 mod terminal;

@@ -7,6 +7,7 @@ mod authorities;
 mod bad_answers;
 mod client_credentials;
 mod client_support;
+mod clock;
 #[cfg(unix)]
 mod crash;
 #[cfg(unix)]
