@@ -322,7 +322,7 @@ impl TokenCacheBuilder {
     #[must_use]
     pub fn build(self) -> TokenCache {
         TokenCache(Arc::new(Inner {
-            state: State::beside(self.store.state_path()),
+            state: State::kept_in(self.store.state()),
             store: self.store,
             clock: self.clock,
             dialect: self.dialect,
