@@ -1,6 +1,7 @@
-//! Handing on: a persistence in a box is one.
+//! Handing on: a persistence in a box, behind a reference, or shared, is one.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{BoxFuture, Fence, Loaded, Location, Persistence, Protection, Revision, Saved};
 use crate::{Error, SecretBytes};
@@ -60,5 +61,13 @@ macro_rules! forward_persistence {
 }
 
 impl<P: Persistence + ?Sized> Persistence for Box<P> {
+    forward_persistence!(self => (**self));
+}
+
+impl<P: Persistence + ?Sized> Persistence for Arc<P> {
+    forward_persistence!(self => (**self));
+}
+
+impl<P: Persistence + ?Sized> Persistence for &P {
     forward_persistence!(self => (**self));
 }

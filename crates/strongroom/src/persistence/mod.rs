@@ -13,6 +13,7 @@ mod file;
 mod key_files;
 pub(crate) mod lock;
 mod memory;
+mod migrate;
 mod quarantine;
 mod revision;
 mod sealed;
@@ -25,6 +26,7 @@ pub use self::atomic::Step;
 pub use self::error::{Holder, PersistenceError};
 pub use self::file::{FilePersistence, FilePersistenceBuilder};
 pub use self::memory::MemoryPersistence;
+pub use self::migrate::{Migrated, Migration, migrate, rewrite};
 pub use self::revision::Revision;
 pub use self::sealed::SealedPersistence;
 pub use self::select::{

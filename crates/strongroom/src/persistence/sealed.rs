@@ -65,7 +65,7 @@ impl<P: Persistence> SealedPersistence<P> {
                 tracing::debug!(%error, "what was remembered beside the cache cannot be opened");
                 Ok(Loaded { bytes: SecretBytes::default(), revision })
             }
-            Err(error) if error.code() == KEY_LOST => {
+            Err(error) if error.code() == KEY_LOST && !self.keys.keeps_lost => {
                 if self.lost.lock().unwrap_or_else(PoisonError::into_inner).replace(revision.clone())
                     != Some(revision.clone())
                 {
@@ -187,6 +187,8 @@ pub(super) struct Keys {
     /// Gives the sources that may have the key of an envelope, the likeliest first.
     sources: Sources,
     least: Protection,
+    /// Whether a document whose key is lost is an error, where nobody goes on without what is in it.
+    keeps_lost: bool,
     current: RwLock<Option<Arc<Unlocked>>>,
 }
 
@@ -208,11 +210,11 @@ pub(super) struct Unlocked {
 
 impl Keys {
     fn of_source(source: Arc<dyn KeySource>) -> Self {
-        Self::new(Sources::One(source), Protection::None)
+        Self::new(Sources::One(source), Protection::None, false)
     }
 
-    pub(super) fn new(sources: Sources, least: Protection) -> Self {
-        Self { sources, least, current: RwLock::default() }
+    pub(super) fn new(sources: Sources, least: Protection, keeps_lost: bool) -> Self {
+        Self { sources, least, keeps_lost, current: RwLock::default() }
     }
 
     /// Begins with these keys, until the document says otherwise.

@@ -59,6 +59,7 @@ pub fn builder(path: impl Into<PathBuf>) -> PersistenceBuilder {
         fallback_to_plaintext: false,
         min_protection: Protection::None,
         mode: OWNER_ONLY,
+        keeps_lost: false,
     }
 }
 
@@ -127,6 +128,7 @@ pub struct PersistenceBuilder {
     fallback_to_plaintext: bool,
     min_protection: Protection,
     mode: u32,
+    keeps_lost: bool,
 }
 
 impl PersistenceBuilder {
@@ -182,8 +184,14 @@ impl PersistenceBuilder {
         Ok(decided)
     }
 
+    /// Makes a document whose key is lost an error, for those who need what is in it.
+    pub(super) fn keep_lost(mut self) -> Self {
+        self.keeps_lost = true;
+        self
+    }
+
     /// Whatever is there, as it is.
-    fn existing(mut self) -> Result<ChosenPersistence, Error> {
+    pub(super) fn existing(mut self) -> Result<ChosenPersistence, Error> {
         self.kind = match self.look()? {
             Found::Nothing | Found::Blank | Found::Plain => Kind::File,
             Found::Sealed(_) | Found::Other => Kind::Sealed,
@@ -221,7 +229,7 @@ impl PersistenceBuilder {
         let file = FilePersistence::builder(&self.path).mode(self.mode).build()?;
         self.check(Protection::None)?;
         let choice = Choice { kind: file.kind(), key_source: None, protection: Protection::None, reasons };
-        Ok(ChosenPersistence { inner: Box::new(file), choice })
+        Ok(ChosenPersistence { inner: Box::new(file), choice, keys: None })
     }
 
     fn fall_back(&self, reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
@@ -251,7 +259,7 @@ impl PersistenceBuilder {
             Sources::One(source) => Some(Arc::clone(source)),
             Sources::AsSealed(_) => None,
         };
-        let keys = Keys::new(sources, self.min_protection);
+        let keys = Keys::new(sources, self.min_protection, self.keeps_lost);
         let mut source = None;
         if let Some(sealed_with) = existing {
             match block_on(keys.to_open(sealed_with, &file.location())) {
@@ -259,7 +267,7 @@ impl PersistenceBuilder {
                     source = keys.current().map(|unlocked| Arc::clone(&unlocked.source));
                     reasons.push("it is opened with the key source that has its key".into());
                 }
-                Err(error) if error.code() == KEY_LOST => {
+                Err(error) if error.code() == KEY_LOST && !self.keeps_lost => {
                     reasons.push(format!("{error}; the next write moves it aside"));
                 }
                 Err(error) => return Err(error),
@@ -289,8 +297,9 @@ impl PersistenceBuilder {
             protection: source.protection(),
             reasons,
         };
-        let inner = SealedPersistence::with_keys(file, Arc::new(keys));
-        Ok(ChosenPersistence { inner: Box::new(inner), choice })
+        let keys = Arc::new(keys);
+        let inner = SealedPersistence::with_keys(file, Arc::clone(&keys));
+        Ok(ChosenPersistence { inner: Box::new(inner), choice, keys: Some(keys) })
     }
 
     fn check(&self, has: Protection) -> Result<(), Error> {
@@ -313,7 +322,7 @@ impl PersistenceBuilder {
     }
 
     /// What is at the location.
-    fn look(&self) -> Result<Found, Error> {
+    pub(super) fn look(&self) -> Result<Found, Error> {
         let (target, found) = access::resolve_links(&self.path)?;
         let Some(found) = found else { return Ok(Found::Nothing) };
         if let Some(found) = access::not_a_file(&found) {
@@ -343,7 +352,7 @@ impl PersistenceBuilder {
 }
 
 /// What lies at a location.
-enum Found {
+pub(super) enum Found {
     Nothing,
     /// An empty object, or white space.
     Blank,
@@ -379,7 +388,7 @@ impl Configured {
         Self { environment, files: Arc::new(KeyFilesOnDisk) }
     }
 
-    fn source(&self, selector: &KeySelector) -> Result<Arc<dyn KeySource>, Error> {
+    pub(super) fn source(&self, selector: &KeySelector) -> Result<Arc<dyn KeySource>, Error> {
         let files = || Arc::clone(&self.files);
         let missing = |feature| {
             let source_name = selector.to_string();
@@ -521,6 +530,7 @@ fn absolute(path: &Path) -> Result<PathBuf, PersistenceError> {
 pub struct ChosenPersistence {
     inner: Box<dyn Persistence>,
     choice: Choice,
+    keys: Option<Arc<Keys>>,
 }
 
 impl ChosenPersistence {
@@ -528,6 +538,11 @@ impl ChosenPersistence {
     #[must_use]
     pub fn choice(&self) -> &Choice {
         &self.choice
+    }
+
+    /// The source and the ring that opened it, if it is sealed and was opened.
+    pub(super) fn unlocked(&self) -> Option<Arc<Unlocked>> {
+        self.keys.as_ref()?.current()
     }
 }
 

@@ -22,7 +22,23 @@ mod schema_properties;
 mod schema_support;
 mod schema_tolerance;
 mod schema_write;
+#[cfg(unix)]
+mod seal_host_key;
+#[cfg(unix)]
+mod seal_memory;
+#[cfg(unix)]
+mod seal_migrate;
+#[cfg(unix)]
+mod seal_rotation;
+#[cfg(unix)]
+mod seal_sources;
+#[cfg(unix)]
+mod seal_support;
+#[cfg(unix)]
+mod sealed;
 mod secrets;
+#[cfg(unix)]
+mod select;
 mod single_flight;
 mod state_file;
 mod stores;
