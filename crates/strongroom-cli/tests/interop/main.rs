@@ -1,6 +1,8 @@
 //! One cache file, the command on one side and the real `msal` and `msal-extensions` from PyPI on the other.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, unreachable_pub)]
 
+mod sealed;
+
 use std::collections::BTreeSet;
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, Write as _};

@@ -26,7 +26,7 @@ pub(crate) struct KeyFilesOnDisk;
 
 impl KeyFiles for KeyFilesOnDisk {
     fn read(&self, path: &Path) -> Result<Option<SecretBytes>, Error> {
-        Ok(read(path)?)
+        read(path)
     }
 
     fn mark(&self, path: &Path) -> Option<FileMark> {

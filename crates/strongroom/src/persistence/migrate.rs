@@ -17,7 +17,7 @@ use super::{
 };
 use crate::env_vars::Environment;
 use crate::error::ErrorKind;
-use crate::seal::{KeyId, KeySelector, KeySource};
+use crate::seal::{KeyId, KeySelector, KeySource, SealError};
 use crate::time::{Clock as _, SystemClock};
 use crate::wait::block_on;
 use crate::{Error, SecretBytes};
@@ -58,8 +58,11 @@ pub fn rewrite(path: impl Into<PathBuf>, key_source: Option<KeySelector>) -> Res
     if let Some(selector) = key_source {
         builder = builder.key_source(selector);
     }
-    let Found::Sealed(sealed_with) = builder.look()? else {
-        return Err(builder.build().err().unwrap_or_else(|| nothing_at(&path)));
+    let sealed_with = match builder.look()? {
+        Found::Sealed(sealed_with) => sealed_with,
+        Found::Nothing | Found::Blank => return Err(nothing_at(&path)),
+        Found::Plain => return Err(SealError::NotSealed { location: path.display().to_string() }.into()),
+        Found::Other => return Err(SealError::OtherKind { location: path.display().to_string() }.into()),
     };
     let old = builder.build()?;
     let unlocked = old.unlocked().ok_or_else(|| nothing_at(&path))?;
@@ -237,7 +240,7 @@ impl Migration {
             return Ok(());
         }
         let (location, least) = (self.path.display().to_string(), self.min_protection);
-        Err(crate::seal::SealError::ProtectionTooLow { location, has, least }.into())
+        Err(SealError::ProtectionTooLow { location, has, least }.into())
     }
 }
 

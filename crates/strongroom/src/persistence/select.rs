@@ -485,25 +485,25 @@ impl Configured {
 
     /// The folders that the host key may lie in, in the order in which one is made.
     fn places(&self) -> Vec<Place> {
-        let itself = |folder: &PathBuf| Place { folder: folder.clone(), base: folder.clone() };
+        let place = |folder: PathBuf, base: &Path| Place { folder, base: base.to_owned(), is_named: false };
         let environment = &self.environment;
         let mut places = Vec::new();
-        places.extend(environment.state_dir.as_ref().map(itself));
-        places.extend(environment.state_directory.as_ref().map(itself));
-        places.extend(environment.xdg_state_home.as_ref().map(|home| Place {
-            folder: home.join("strongroom"),
-            // That folder itself is made by whoever needs it first.
-            base: access::directory_of(home).to_owned(),
-        }));
-        if is_root() {
-            places.push(Place { folder: "/var/lib/strongroom".into(), base: "/var/lib".into() });
+        if let Some(folder) = &environment.state_dir {
+            places.push(Place { is_named: true, ..place(folder.clone(), folder) });
         }
-        places.extend(
-            environment
-                .home
-                .as_ref()
-                .map(|home| Place { folder: home.join(".local/state/strongroom"), base: home.clone() }),
-        );
+        if let Some(folder) = &environment.state_directory {
+            places.push(place(folder.clone(), folder));
+        }
+        if let Some(folder) = &environment.xdg_state_home {
+            // That folder itself is made by whoever needs it first.
+            places.push(place(folder.join("strongroom"), access::directory_of(folder)));
+        }
+        if is_root() {
+            places.push(place("/var/lib/strongroom".into(), Path::new("/var/lib")));
+        }
+        if let Some(folder) = &environment.home {
+            places.push(place(folder.join(".local/state/strongroom"), folder));
+        }
         places
     }
 }

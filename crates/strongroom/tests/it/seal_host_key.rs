@@ -1,6 +1,6 @@
 //! The host key: made at first use, one for all, found again from every environment, and what happens without it.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use crate::seal_support::{answer_in, in_process, process_with};
@@ -106,14 +106,25 @@ fn the_places_are_taken_in_their_order() {
 }
 
 #[test]
-fn a_key_that_is_there_is_used_before_one_is_made() {
+fn all_caches_of_a_host_share_its_key() {
     let host = Host::new();
-    let (service, xdg) = (host.path("service"), host.path("xdg"));
-    in_process(&[("XDG_STATE_HOME", &xdg)], "put a", &host.path("one.bin"));
-    let both = [("STATE_DIRECTORY", service.as_path()), ("XDG_STATE_HOME", xdg.as_path())];
-    in_process(&both, "put b", &host.path("two.bin"));
-    assert!(!service.join("host.key").exists());
-    assert_eq!(in_process(&both, "scopes", &host.path("two.bin")), "b");
+    let environment = [("STRONGROOM_STATE_DIR", &*host.state())];
+    let [one, two] = ["one.bin", "two.bin"].map(|name| {
+        in_process(&environment, "put a", &host.path(name));
+        std::fs::read(host.path(name)).unwrap()[24..40].to_vec()
+    });
+    assert_eq!(one, two);
+}
+
+#[test]
+fn a_place_that_cannot_be_used_is_passed_over() {
+    let host = Host::new();
+    let file = host.path("a-file");
+    std::fs::write(&file, "").unwrap();
+    let in_it = file.join("state");
+    let environment = [("STATE_DIRECTORY", in_it.as_path()), ("XDG_STATE_HOME", &*host.path("xdg"))];
+    assert_eq!(in_process(&environment, "put a", &host.cache()), "sealed host host-file");
+    assert_eq!(names_in(&host.path("xdg/strongroom")), ["host.key"]);
 }
 
 #[test]
@@ -256,11 +267,13 @@ fn without_any_place_the_error_lists_what_was_tried() {
 }
 
 #[test]
-fn a_place_that_cannot_be_written_is_an_error_that_says_so() {
+fn the_place_that_was_named_is_the_only_one_or_an_error() {
     let host = Host::new();
-    let file: &Path = &host.path("a-file");
-    std::fs::write(file, "").unwrap();
-    let said = in_process(&[("STRONGROOM_STATE_DIR", &file.join("state"))], "put a", &host.cache());
-    assert!(!said.starts_with("sealed"), "{said}");
-    assert!(!host.cache().exists());
+    let file = host.path("a-file");
+    std::fs::write(&file, "").unwrap();
+    let in_it = file.join("state");
+    let environment = [("STRONGROOM_STATE_DIR", in_it.as_path()), ("XDG_STATE_HOME", &*host.path("xdg"))];
+    let said = in_process(&environment, "put a", &host.cache());
+    assert!(said.starts_with("no_encryption: ") && said.contains("a-file"), "{said}");
+    assert!(!host.cache().exists() && !host.path("xdg").exists());
 }

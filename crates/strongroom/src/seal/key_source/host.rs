@@ -24,6 +24,8 @@ pub(crate) struct Place {
     /// The folder that has to be there for "there is no key" to be believed: without it, a disk may not be
     /// mounted, or a home not be there yet.
     pub(crate) base: PathBuf,
+    /// Whether the operator named it: then no other is taken in its place.
+    pub(crate) is_named: bool,
 }
 
 /// The key of this host.
@@ -36,51 +38,41 @@ pub(crate) struct HostSource {
 }
 
 impl HostSource {
-    /// Searches the `places` in their order, and makes a key in the first that can be used.
+    /// Makes a key in the first of the `places` that can be used; searches all of them for one.
     pub(crate) fn new(places: Vec<Place>, files: Arc<dyn KeyFiles>) -> Self {
         Self { places, files, found: Mutex::default() }
     }
 
-    /// The key file that there is, or the one that would be made; and whether it is there.
+    /// The key file that a new document is sealed with, and whether it is there already.
     ///
     /// # Errors
-    /// There is none and no place for one, or a place cannot be looked at.
+    /// There is no place for one, or none can be looked at.
     pub(crate) fn would_use(&self) -> Result<(PathBuf, bool), Error> {
-        for place in &self.places {
-            let file = self.file_in(&place.folder);
-            if file.read()?.is_some() {
-                return Ok((file.path().to_owned(), true));
-            }
-        }
-        let first = self.places.first().ok_or_else(no_place)?;
-        Ok((first.folder.join(HOST_KEY), false))
+        let (file, found) = self.first_usable(FileSource::read)?;
+        Ok((file.path().to_owned(), found.is_some()))
     }
 
-    /// The first key file that there is.
-    fn existing(&self) -> Result<Option<KeyRing>, Error> {
-        for place in &self.places {
-            let file = self.file_in(&place.folder);
-            if let Some(ring) = file.read()? {
-                self.remember(file);
-                return Ok(Some(ring));
-            }
-        }
-        Ok(None)
-    }
-
+    /// The key in the first place that has one, or can have one.
     fn existing_or_new(&self) -> Result<KeyRing, Error> {
-        if let Some(ring) = self.existing()? {
-            return Ok(ring);
-        }
+        let (file, ring) = self.first_usable(|file| file.read()?.map_or_else(|| file.create(), Ok))?;
+        self.remember(file);
+        Ok(ring)
+    }
+
+    /// What `attempt` gives in the first place where it succeeds.
+    fn first_usable<T>(
+        &self,
+        attempt: impl Fn(&FileSource) -> Result<T, Error>,
+    ) -> Result<(FileSource, T), Error> {
         let mut failed = Vec::new();
         for place in &self.places {
             let file = self.file_in(&place.folder);
-            match file.create() {
-                Ok(ring) => {
-                    self.remember(file);
-                    return Ok(ring);
-                }
+            match attempt(&file) {
+                Ok(result) => return Ok((file, result)),
                 Err(error) => failed.push(error.to_string()),
+            }
+            if place.is_named {
+                break;
             }
         }
         if failed.is_empty() {
@@ -88,6 +80,19 @@ impl HostSource {
         }
         let (source_name, reason) = (self.name(), failed.join("; "));
         Err(SealError::SourceUnavailable { source_name, reason, source: None }.into())
+    }
+
+    /// The first key that there is.
+    fn existing(&self) -> Result<KeyRing, Error> {
+        for place in &self.places {
+            let file = self.file_in(&place.folder);
+            if let Some(ring) = file.read()? {
+                self.remember(file);
+                return Ok(ring);
+            }
+        }
+        let reason = "none was made on this host yet".into();
+        Err(SealError::NoKey { source_name: self.name(), reason }.into())
     }
 
     /// Searches the place that the envelope names, then all others.
@@ -184,13 +189,7 @@ impl KeySource for HostSource {
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<KeyRing, Error>> {
-        Box::pin(async move {
-            let missing = || {
-                let reason = "none was made on this host yet".into();
-                SealError::NoKey { source_name: self.name(), reason }
-            };
-            Ok(self.existing()?.ok_or_else(missing)?)
-        })
+        Box::pin(async move { self.existing() })
     }
 }
 
@@ -225,7 +224,7 @@ fn place_of(path: &Path) -> Option<Place> {
         Some(name) if name == "strongroom" => folder.parent()?,
         _ => folder,
     };
-    Some(Place { folder: folder.to_owned(), base: base.to_owned() })
+    Some(Place { folder: folder.to_owned(), base: base.to_owned(), is_named: false })
 }
 
 fn no_place() -> SealError {
