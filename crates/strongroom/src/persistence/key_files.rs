@@ -80,7 +80,7 @@ fn read(path: &Path) -> Result<Option<SecretBytes>, Error> {
         Err(source) => return Err(PersistenceError::io("open", &target, source).into()),
     };
     let found = file.metadata().map_err(|source| PersistenceError::io("look at", &target, source))?;
-    check(&file, &found, &target)?;
+    check_owner(&found, &target)?;
     if found.len() > LARGEST {
         return Err(PersistenceError::TooLarge { path: target, size: found.len(), limit: LARGEST }.into());
     }
@@ -91,41 +91,47 @@ fn read(path: &Path) -> Result<Option<SecretBytes>, Error> {
         .take(LARGEST)
         .read_to_end(&mut content)
         .map_err(|source| PersistenceError::io("read", &target, source))?;
+    check_mode(&file, &found, &target, &content)?;
     Ok(Some(SecretBytes::from(std::mem::take(&mut *content))))
 }
 
-/// Refuses a file that others than this user and root could have written, or can read.
-fn check(file: &File, found: &Metadata, path: &Path) -> Result<(), Error> {
+/// Refuses a file that others than this user and root could have written.
+fn check_owner(found: &Metadata, path: &Path) -> Result<(), PersistenceError> {
     if let Some(found) = access::not_a_file(found) {
-        return Err(PersistenceError::NotAFile { path: path.to_owned(), found }.into());
+        return Err(PersistenceError::NotAFile { path: path.to_owned(), found });
     }
-    if let Some((owner, user)) = access::foreign_owner(found) {
-        if owner != ROOT {
-            return Err(PersistenceError::WrongOwner { path: path.to_owned(), owner, user }.into());
+    match access::foreign_owner(found) {
+        Some((owner, user)) if owner != ROOT => {
+            Err(PersistenceError::WrongOwner { path: path.to_owned(), owner, user })
         }
-        // Root hands keys to a service by its group, or by an access list that shows as the group's bits.
-        return refuse_exposed(path, mode_of(found), 0o007);
+        _ => Ok(()),
     }
-    match access::tighten(file, found, OWNER_ONLY) {
-        Ok(Some(had)) => {
+}
+
+/// Refuses a file that others can read, or takes that from them.
+fn check_mode(file: &File, found: &Metadata, path: &Path, content: &[u8]) -> Result<(), SealError> {
+    let mode = mode_of(found);
+    // Root hands keys to a service by its group, or by an access list that shows as the group's bits.
+    let is_roots = access::foreign_owner(found).is_some();
+    if mode & if is_roots { 0o007 } else { 0o077 } == 0 {
+        return Ok(());
+    }
+    // Who wrote the envelope may have named any file of ours: only a key file's permissions are changed.
+    let is_key_file = content.windows(KEY_MARK.len()).any(|window| window == KEY_MARK);
+    match is_key_file.then(|| access::tighten(file, found, OWNER_ONLY)) {
+        Some(Ok(Some(had))) => {
             tracing::warn!(
                 path = %path.display(),
                 "the key file had mode {had:04o}, others could use it; tightened, but the key should be rotated"
             );
             Ok(())
         }
-        Ok(None) => Ok(()),
-        // A mounted secret, for example, that cannot be changed.
-        Err(_) => refuse_exposed(path, mode_of(found), 0o007),
+        _ => Err(SealError::KeyFileExposed { path: path.to_owned(), mode }),
     }
 }
 
-fn refuse_exposed(path: &Path, mode: u32, others: u32) -> Result<(), Error> {
-    if mode & others == 0 {
-        return Ok(());
-    }
-    Err(SealError::KeyFileExposed { path: path.to_owned(), mode }.into())
-}
+const ROOT: u32 = 0;
+const KEY_MARK: &[u8] = b"strongroom-key-";
 
 /// The file itself, symbolic links of this user and of root followed; `None` if there is nothing.
 fn follow(path: &Path) -> Result<Option<PathBuf>, PersistenceError> {
@@ -153,8 +159,6 @@ fn follow(path: &Path) -> Result<Option<PathBuf>, PersistenceError> {
     let reason = format!("that leads through more than {MOST} others");
     Err(PersistenceError::UnsafeLink { path, reason })
 }
-
-const ROOT: u32 = 0;
 
 /// Makes a new file by linking a complete one into place, so that nobody reads half of it and nobody's is
 /// replaced.

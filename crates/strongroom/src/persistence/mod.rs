@@ -31,6 +31,7 @@ pub use self::revision::Revision;
 pub use self::sealed::SealedPersistence;
 pub use self::select::{
     Choice, ChosenPersistence, Kind, PersistenceBuilder, builder, create_key_file, encrypted, open,
+    sealed_with,
 };
 pub use crate::seal::Protection;
 use crate::wait::BoxFuture;

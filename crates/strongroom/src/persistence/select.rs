@@ -50,6 +50,18 @@ pub fn open(path: impl Into<PathBuf>) -> Result<ChosenPersistence, Error> {
     builder(path).existing()
 }
 
+/// What the header of the sealed document at `path` says about its key; `None` if nothing sealed is there. Opens
+/// nothing and needs no key.
+///
+/// # Errors
+/// It cannot be read, or is damaged or of a later version.
+pub fn sealed_with(path: impl Into<PathBuf>) -> Result<Option<SealedWith>, Error> {
+    Ok(match builder(path).look()? {
+        Found::Sealed(sealed_with) => Some(sealed_with),
+        Found::Nothing | Found::Blank | Found::Plain | Found::Other => None,
+    })
+}
+
 /// The document at `path`, for those who choose how it is kept.
 pub fn builder(path: impl Into<PathBuf>) -> PersistenceBuilder {
     PersistenceBuilder {

@@ -4,9 +4,10 @@ use std::fmt;
 
 use super::cipher;
 use super::error::SealError;
-use super::key_source::KeySourceKind;
-use crate::UnixSeconds;
+use super::key_source::{KeySourceKind, text};
 use crate::platform::memory::LockedBytes;
+use crate::time::{Clock as _, SystemClock, UnixSeconds};
+use crate::{Error, SecretBytes};
 
 /// The length of a master key in bytes.
 pub(super) const MASTER_KEY: usize = 32;
@@ -119,6 +120,22 @@ impl KeyRing {
             new
         });
         (!keys.is_empty()).then_some(Self { source, parameter, keys })
+    }
+
+    /// A ring of one new random key, which is nowhere yet.
+    ///
+    /// # Errors
+    /// The operating system gives no random bytes.
+    pub fn generate() -> Result<Self, Error> {
+        let key = MasterKey::generate(SystemClock.now())?;
+        Ok(Self { source: KeySourceKind::File, parameter: Vec::new(), keys: vec![key] })
+    }
+
+    /// The keys themselves, as a key file holds them: `strongroom-key-1:…`, one a line, the primary first. With
+    /// them whoever has the text opens all that was sealed.
+    #[must_use]
+    pub fn expose(&self) -> SecretBytes {
+        text::format(&self.keys)
     }
 
     /// The key that new envelopes are sealed with.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 
 use crate::seal_support::{answer_in, in_process, process_with};
-use crate::support::{is_root, mode_of, names_in, set_mode, skip};
+use crate::support::{Process, is_root, mode_of, names_in, set_mode, skip};
 
 struct Host {
     folder: tempfile::TempDir,
@@ -179,6 +179,20 @@ fn where_the_key_is_lost_the_document_is_set_aside_and_the_daemon_goes_on() {
     assert_eq!(aside.len(), 1, "{aside:?}");
     assert_eq!(std::fs::read(host.path(&aside[0])).unwrap(), sealed, "as it was");
     assert_eq!(mode_of(&host.path(&aside[0])), 0o600);
+}
+
+#[test]
+fn a_key_that_is_deleted_under_a_running_process_is_made_anew_and_nothing_is_lost() {
+    let host = Host::new();
+    let state = host.state();
+    let mut command = process_with(&[("STRONGROOM_STATE_DIR", &state)]);
+    command.env("TEST_DO", "put-twice a b").env("TEST_CACHE", host.cache());
+    let mut process = Process::start(&mut command);
+    process.wait_for("once");
+    std::fs::remove_file(host.key()).unwrap();
+    process.finish();
+    assert_eq!(host.does("scopes"), "a b");
+    assert_eq!(host.set_aside(), [""; 0]);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::os::unix::fs::{MetadataExt as _, chown, symlink};
 use std::path::Path;
 
-use strongroom::persistence::create_key_file;
+use strongroom::persistence::{create_key_file, sealed_with};
 use strongroom::{FilePersistence, KeySelector, KeySourceKind, Protection, SealedPersistence, block_on};
 
 use crate::seal_support::{Vault, code, has, in_process, load, put, replace};
@@ -72,6 +72,49 @@ fn a_key_file_that_others_could_read_is_tightened() {
     set_mode(&vault.key_file(), 0o644);
     key_in(&vault.key_file()).unwrap();
     assert_eq!(mode_of(&vault.key_file()), 0o600);
+
+    // A file that says nothing of being one of ours is not changed, whoever has named it.
+    std::fs::write(vault.key_file(), KEY).unwrap();
+    set_mode(&vault.key_file(), 0o640);
+    assert_eq!(code(key_in(&vault.key_file())), "key_file_exposed");
+    assert_eq!(mode_of(&vault.key_file()), 0o640);
+}
+
+#[test]
+fn keys_are_exported_and_imported_for_reading() {
+    let (vault, other) = (Vault::new(), Vault::new());
+    put(other.sealed(), "a").unwrap();
+    let theirs = block_on(other.source().keys()).unwrap();
+    let ours = block_on(vault.source().keys()).unwrap().primary();
+    let imported = block_on(vault.source().import(&theirs.expose())).unwrap();
+    let ids: Vec<_> = imported.keys().map(|(id, _)| id).collect();
+    assert_eq!(ids, [ours, theirs.primary()], "the primary stays");
+    let sealed = SealedPersistence::new(FilePersistence::new(other.cache()).unwrap(), vault.source());
+    assert!(has(sealed, "a").unwrap());
+
+    let again = block_on(vault.source().import(&theirs.expose())).unwrap();
+    assert_eq!(again.keys().count(), 2);
+    let nonsense = strongroom::SecretBytes::from(b"nonsense".to_vec());
+    assert_eq!(code(block_on(vault.source().import(&nonsense))), "invalid_keys");
+    assert_eq!(
+        code(block_on(KeySelector::Environment.open().unwrap().import(&theirs.expose()))),
+        "key_source_not_writable"
+    );
+
+    let new = strongroom::KeyRing::generate().unwrap();
+    assert!(new.expose().expose().starts_with(b"strongroom-key-1:"));
+    assert!(!format!("{new:?}").contains(std::str::from_utf8(&new.expose().expose()[17..40]).unwrap()));
+}
+
+#[test]
+fn the_header_tells_the_key_without_any() {
+    let vault = Vault::new();
+    assert_eq!(sealed_with(vault.cache()).unwrap(), None);
+    put(vault.sealed(), "a").unwrap();
+    let found = sealed_with(vault.cache()).unwrap().unwrap();
+    assert_eq!(found.kind(), Some(KeySourceKind::File));
+    assert_eq!(*found.key_id(), block_on(vault.source().keys()).unwrap().primary());
+    assert_eq!(found.key_file(), Some(vault.key_file()));
 }
 
 #[test]

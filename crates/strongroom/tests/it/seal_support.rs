@@ -157,6 +157,15 @@ fn use_cache(what: &str, path: &Path) -> Result<String, Error> {
             put(chosen, argument)?;
             String::new()
         }
+        "put-twice" => {
+            let chosen = encrypted()?;
+            let (one, other) = argument.split_once(' ').unwrap();
+            put(&chosen, one)?;
+            println!("once");
+            std::io::stdin().read_line(&mut String::new()).unwrap();
+            put(&chosen, other)?;
+            String::new()
+        }
         "migrate" => persistence::migrate(path).to(Kind::File).run()?.kind.to_owned(),
         "open" => described(&persistence::open(path)?),
         "plain" => described(&persistence::builder(path).kind(Kind::File).build()?),

@@ -68,21 +68,34 @@ impl FileSource {
     }
 
     async fn add_primary(&self) -> Result<KeyRing, Error> {
-        let mut rotated = None;
-        let add = |content: Option<&SecretBytes>| {
+        let key = MasterKey::generate(SystemClock.now())?;
+        self.replace(move |ring| text::format(std::iter::once(&key).chain(ring.master_keys()))).await
+    }
+
+    async fn add_older(&self, keys: &SecretBytes) -> Result<KeyRing, Error> {
+        let keys = text::parse(keys.expose()).map_err(|reason| {
+            let source_name = "what is to be imported".into();
+            SealError::InvalidKeys { source_name, reason }
+        })?;
+        self.replace(move |ring| {
+            let new = keys.iter().filter(|key| !ring.contains(&key.id()));
+            text::format(ring.master_keys().iter().chain(new))
+        })
+        .await
+    }
+
+    /// Writes what `change` makes of the keys, while nobody else writes them.
+    async fn replace(&self, change: impl FnOnce(&KeyRing) -> SecretBytes + Send) -> Result<KeyRing, Error> {
+        let mut replaced = None;
+        let replace = |content: Option<&SecretBytes>| {
             let ring = self.ring_of(content)?.ok_or_else(|| self.missing())?;
-            if ring.master_keys().len() >= text::MOST_KEYS {
-                let reason =
-                    "there are too many keys to add one; remove old ones that nothing is sealed with";
-                return Err(self.invalid(reason.into()).into());
-            }
-            let key = MasterKey::generate(SystemClock.now())?;
-            let content = text::format(std::iter::once(&key).chain(ring.master_keys()));
-            rotated = self.ring_of(Some(&content))?;
+            let content = change(&ring);
+            // Whatever is written can be read again: too many keys, for one thing, could not.
+            replaced = self.ring_of(Some(&content))?;
             Ok(Some(content))
         };
-        self.files.update(&self.path, Box::new(add)).await?;
-        Ok(rotated.expect("the change was asked for"))
+        self.files.update(&self.path, Box::new(replace)).await?;
+        Ok(replaced.expect("the change was asked for"))
     }
 
     fn ring_of(&self, content: Option<&SecretBytes>) -> Result<Option<KeyRing>, SealError> {
@@ -119,6 +132,10 @@ impl KeySource for FileSource {
 
     fn rotate(&self) -> BoxFuture<'_, Result<KeyRing, Error>> {
         Box::pin(self.add_primary())
+    }
+
+    fn import<'a>(&'a self, keys: &'a SecretBytes) -> BoxFuture<'a, Result<KeyRing, Error>> {
+        Box::pin(self.add_older(keys))
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<KeyRing, Error>> {

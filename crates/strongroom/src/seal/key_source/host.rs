@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::private::Rings;
 use super::{FileSource, KeyFiles, KeySource, KeySourceKind, SealedWith};
-use crate::Error;
 use crate::seal::error::{KEY_NOT_THERE, SealError};
 use crate::seal::key_ring::{KeyId, KeyRing};
 use crate::wait::BoxFuture;
+use crate::{Error, SecretBytes};
 
 /// The name of the file in each place.
 const HOST_KEY: &str = "host.key";
@@ -188,6 +188,14 @@ impl KeySource for HostSource {
         })
     }
 
+    fn import<'a>(&'a self, keys: &'a SecretBytes) -> BoxFuture<'a, Result<KeyRing, Error>> {
+        Box::pin(async move {
+            self.existing_or_new()?;
+            let file = self.found().expect("a ring was just found");
+            file.import(keys).await
+        })
+    }
+
     fn keys(&self) -> BoxFuture<'_, Result<KeyRing, Error>> {
         Box::pin(async move { self.existing() })
     }
@@ -196,10 +204,9 @@ impl KeySource for HostSource {
 impl Rings for HostSource {
     fn to_seal(&self) -> BoxFuture<'_, Result<KeyRing, Error>> {
         Box::pin(async move {
-            match self.found() {
-                Some(file) => file.to_seal().await,
-                None => self.existing_or_new(),
-            }
+            // One that was deleted meanwhile is made anew: who seals has the document.
+            let found = self.found().map(|file| file.read()).transpose()?.flatten();
+            found.map_or_else(|| self.existing_or_new(), Ok)
         })
     }
 

@@ -11,7 +11,7 @@ mod keyutils;
 #[cfg(feature = "passphrase")]
 mod passphrase;
 mod systemd;
-mod text;
+pub(super) mod text;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -53,6 +53,17 @@ pub trait KeySource: Rings + fmt::Debug + Send + Sync {
     /// `key_source_not_writable`: the keys are handed in from outside, and rotate there, in two steps. Others: the
     /// source cannot be read or written; it is as it was.
     fn rotate(&self) -> BoxFuture<'_, Result<KeyRing, Error>> {
+        let error = SealError::NotWritable { source_name: self.name() };
+        Box::pin(std::future::ready(Err(error.into())))
+    }
+
+    /// Adds keys for reading, behind those that are there: `strongroom-key-1:…`, one a line.
+    ///
+    /// # Errors
+    /// `invalid_keys`. `key_source_not_writable`: the keys are handed in from outside. Others: the source cannot be
+    /// read or written; it is as it was.
+    fn import<'a>(&'a self, keys: &'a SecretBytes) -> BoxFuture<'a, Result<KeyRing, Error>> {
+        let _ = keys;
         let error = SealError::NotWritable { source_name: self.name() };
         Box::pin(std::future::ready(Err(error.into())))
     }

@@ -21,7 +21,7 @@ const OTHER_PREFIX: &[u8] = b"strongroom-key-";
 /// Written behind a key, and read again to tell its age.
 const CREATED: &str = "created ";
 /// A source with more keys than this is no key ring.
-pub(super) const MOST_KEYS: usize = 1000;
+const MOST_KEYS: usize = 1000;
 
 /// Reads keys that are separated by line ends, or by commas.
 ///
@@ -50,7 +50,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Vec<MasterKey>, String> {
             let key = decode(encoded, created_of(comment))
                 .ok_or_else(|| wrong("this is not a key of 32 bytes in base64"))?;
             if keys.len() == MOST_KEYS {
-                return Err(wrong("there are too many keys"));
+                return Err(wrong("there are too many keys; remove old ones that nothing is sealed with"));
             }
             keys.push(key);
         }
@@ -59,7 +59,7 @@ pub(super) fn parse(text: &[u8]) -> Result<Vec<MasterKey>, String> {
 }
 
 /// Writes keys, one a line.
-pub(super) fn format<'a>(keys: impl IntoIterator<Item = &'a MasterKey>) -> SecretBytes {
+pub(in crate::seal) fn format<'a>(keys: impl IntoIterator<Item = &'a MasterKey>) -> SecretBytes {
     let mut text = SecretBytes::with_capacity(1024);
     let mut encoded = [0; 4 * MASTER_KEY.div_ceil(3)];
     for key in keys {
