@@ -29,12 +29,14 @@ mod authority;
 mod cache;
 #[cfg(feature = "client")]
 mod client;
+mod env_vars;
 mod error;
 #[cfg(feature = "client")]
 mod oauth;
-mod persistence;
+pub mod persistence;
 mod platform;
 mod schema;
+mod seal;
 mod secret;
 mod store;
 mod time;
@@ -54,7 +56,7 @@ pub use self::oauth::{
 };
 pub use self::persistence::{
     Fence, FilePersistence, FilePersistenceBuilder, Holder, Loaded, Location, MemoryPersistence, Persistence,
-    PersistenceError, Protection, Revision, Saved, Step,
+    PersistenceError, Protection, Revision, Saved, SealedPersistence, Step,
 };
 #[cfg(all(unix, feature = "test-support"))]
 #[doc(hidden)]
@@ -64,6 +66,7 @@ pub use self::schema::{
     Document, DocumentError, Entry, EntryProblem, Environments, Expectation, ExtendedKey, IdToken, Partition,
     Put, RecordRevision, RefreshToken, Scopes, TokenScheme,
 };
+pub use self::seal::{KeyId, KeyRing, KeySelector, KeySource, KeySourceKind, SealError, SealedWith};
 pub use self::secret::{SecretBytes, SecretString};
 pub use self::store::{
     CredentialStore, DocumentStore, DocumentStoreBuilder, Lead, LeadGuard, MemoryStore, Outcome, Record,

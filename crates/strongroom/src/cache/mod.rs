@@ -380,7 +380,7 @@ impl TokenCacheBuilder {
     #[must_use]
     pub fn build(self) -> TokenCache {
         TokenCache(Arc::new(Inner {
-            state: State::beside(self.store.state_path()),
+            state: State::kept_in(self.store.state()),
             is_shared: self.store.is_shared_with_peers(),
             store: self.store,
             clock: self.clock,

@@ -6,7 +6,6 @@
 //! be written holds in this process all the same.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,20 +18,18 @@ use uuid::Uuid;
 use super::backoff::Refusal;
 use super::tombstone::Tombstone;
 use crate::persistence::lock::{DocumentLock, LockPaths};
-use crate::persistence::{Fence, FilePersistence, Persistence, Revision, Saved};
+use crate::persistence::{Fence, Location, Persistence, Revision, Saved};
 use crate::{Error, SecretBytes, UnixSeconds};
 
 /// How many authorities, refusals and tombstones are remembered; the oldest go first.
 const MOST: usize = 256;
 const MOST_TOMBSTONES: usize = 4096;
-/// The file is small by nature.
-const LARGEST: u64 = 4 * 1024 * 1024;
 /// Remembering is not worth a long wait.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
 
 #[derive(Debug)]
 pub(super) struct State {
-    file: Option<FilePersistence>,
+    file: Option<Box<dyn Persistence>>,
     /// The document's own: both are written by the same processes, and seldom this one.
     lock: LockPaths,
     seen: Mutex<Seen>,
@@ -169,16 +166,13 @@ pub(super) fn hash(salt: &str, parts: &[&[u8]]) -> String {
 }
 
 impl State {
-    /// The state beside a store: in `path`, or only in memory.
-    pub(super) fn beside(path: Option<PathBuf>) -> Self {
-        let lock = LockPaths::ours(path.as_ref().map(|path| path.with_extension("lock")));
-        let file = path.and_then(|path| {
-            let built = FilePersistence::builder(path).peers_lock(false).max_size(LARGEST).build();
-            built
-                .inspect_err(|error| tracing::warn!(%error, "nothing can be remembered beside the cache"))
-                .ok()
+    /// The state beside a store: in `file`, or only in memory.
+    pub(super) fn kept_in(file: Option<Box<dyn Persistence>>) -> Self {
+        let path = file.as_ref().and_then(|file| match file.location() {
+            Location::File(path) => Some(path.with_extension("lock")),
+            Location::Item(_) | Location::Memory => None,
         });
-        Self { file, lock, seen: Mutex::default() }
+        Self { file, lock: LockPaths::ours(path), seen: Mutex::default() }
     }
 
     pub(super) async fn authority(&self, authority: &str, now: UnixSeconds) -> Option<AuthorityRecord> {
@@ -223,7 +217,7 @@ impl State {
             notes.iter().for_each(|note| seen.content.take(note, now));
             return;
         };
-        match self.write(file, now).await {
+        match self.write(&**file, now).await {
             Ok(true) => {}
             Ok(false) => tracing::debug!("nothing could be remembered: others keep writing the file"),
             Err(error) => tracing::debug!(%error, "nothing could be remembered for other processes"),
@@ -237,14 +231,14 @@ impl State {
         if revision.is_some_and(|revision| file.is_current(&revision).unwrap_or(false)) {
             return;
         }
-        match read(file).await {
+        match read(&**file).await {
             Ok((content, revision)) => self.saw(content, revision),
             Err(error) => tracing::debug!(%error, "what was remembered beside the cache cannot be read"),
         }
     }
 
     /// Writes what is not written yet; `false` if others were faster each time.
-    async fn write(&self, file: &FilePersistence, now: UnixSeconds) -> Result<bool, Error> {
+    async fn write(&self, file: &dyn Persistence, now: UnixSeconds) -> Result<bool, Error> {
         let lock = DocumentLock::acquire(&self.lock, LOCK_TIMEOUT).await?;
         for _ in 0..8 {
             // A file that cannot be understood is replaced: nothing in it is missed.
@@ -296,7 +290,7 @@ fn keep_the_newest<T>(records: &mut BTreeMap<String, T>, noted_at: impl Fn(&T) -
     }
 }
 
-async fn read(file: &FilePersistence) -> Result<(Content, Revision), Error> {
+async fn read(file: &dyn Persistence) -> Result<(Content, Revision), Error> {
     let loaded = file.load().await?;
     if loaded.bytes.is_empty() {
         return Ok((Content::default(), loaded.revision));

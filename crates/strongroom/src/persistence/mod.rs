@@ -3,26 +3,40 @@
 //! This layer owns files, permissions, atomic replacement, the lock across processes and the freshness probe.
 //! It must not know what the bytes mean: parsing is `schema`'s, and what to do about a conflict is `store`'s.
 
+#[macro_use]
+mod forward;
+
 mod access;
 mod atomic;
 mod error;
 mod file;
 mod file_system;
 pub(crate) mod flight;
+mod key_files;
 pub(crate) mod lock;
 mod memory;
+mod migrate;
 mod probe;
 mod quarantine;
 mod revision;
+mod sealed;
+mod select;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use self::atomic::Step;
 pub use self::error::{Holder, PersistenceError};
 pub use self::file::{FilePersistence, FilePersistenceBuilder};
 pub use self::memory::MemoryPersistence;
+pub use self::migrate::{Migrated, Migration, migrate, rewrite};
 pub use self::revision::Revision;
+pub use self::sealed::SealedPersistence;
+pub use self::select::{
+    Choice, ChosenPersistence, Kind, PersistenceBuilder, builder, create_key_file, encrypted, open,
+    sealed_with,
+};
+pub use crate::seal::Protection;
 use crate::wait::BoxFuture;
 use crate::{Error, SecretBytes};
 
@@ -78,6 +92,16 @@ pub trait Persistence: fmt::Debug + Send + Sync {
         Box::pin(std::future::ready(Ok(None)))
     }
 
+    /// A small document of this library's own that goes with this one, at `path`, protected as this one is. By
+    /// default a plain file with the permissions of this document's lock files.
+    ///
+    /// # Errors
+    /// There can be no such document.
+    fn beside(&self, path: &Path) -> Result<Box<dyn Persistence>, Error> {
+        let file = FilePersistence::builder(path).mode(self.lock_mode()).peers_lock(false);
+        Ok(Box::new(file.max_size(LARGEST_BESIDE).build()?))
+    }
+
     /// The lock file that programs of other languages use for this document (`<location>.lockfile`), or `None`
     /// if no other program uses it.
     fn lock_path(&self) -> Option<PathBuf>;
@@ -97,6 +121,9 @@ pub trait Persistence: fmt::Debug + Send + Sync {
     /// The kind of persistence, as `--persistence` spells it: `file`, `sealed`, `secret-service`, …
     fn kind(&self) -> &'static str;
 }
+
+/// What lies beside a document is small by nature.
+const LARGEST_BESIDE: u64 = 4 * 1024 * 1024;
 
 /// What [`Persistence::load`] found.
 #[derive(Debug)]
@@ -136,45 +163,6 @@ impl fmt::Display for Location {
             Self::Item(name) => name.fmt(f),
             Self::Memory => f.write_str("memory"),
         }
-    }
-}
-
-/// How well a cache is protected at rest, from least to most.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
-pub enum Protection {
-    /// Plain text: who can read the file has the tokens.
-    None,
-    /// Sealed with a key that lies on the same host.
-    HostFile,
-    /// Sealed with a key that was handed in.
-    ProvidedKey,
-    /// In the operating system's secret store.
-    OsStore,
-}
-
-impl Protection {
-    /// The word used on the command line and in JSON.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::None => "none",
-            Self::HostFile => "host-file",
-            Self::ProvidedKey => "provided-key",
-            Self::OsStore => "os-store",
-        }
-    }
-
-    /// Whether the document is encrypted at rest.
-    #[must_use]
-    pub const fn is_encrypted(self) -> bool {
-        !matches!(self, Self::None)
-    }
-}
-
-impl fmt::Display for Protection {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
     }
 }
 

@@ -100,7 +100,7 @@ fn is_time(text: &str) -> bool {
 }
 
 /// A moment as `YYYYMMDDTHHMMSSZ`.
-fn utc(moment: UnixSeconds) -> String {
+pub(super) fn utc(moment: UnixSeconds) -> String {
     let (days, second) = (moment.get().div_euclid(86_400), moment.get().rem_euclid(86_400));
     // Howard Hinnant's civil_from_days: eras of 400 years that begin on 1 March.
     let days = days + 719_468;

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod fork;
+pub(crate) mod large_pages;
 pub(crate) mod memory;
 pub(crate) mod range_lock;
 

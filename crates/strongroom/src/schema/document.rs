@@ -77,7 +77,7 @@ impl Diagnose for DocumentError {
             match self {
                 Self::ByteOrderMark => "save the file as UTF-8 without a byte order mark, or choose another location",
                 Self::OtherKind => {
-                    "choose another location, or open it with the kind of persistence that wrote it; the file was not touched"
+                    "open it with the kind of persistence that wrote it (--persistence sealed if it is sealed), or choose another location; the file was not touched"
                 }
                 Self::Malformed { .. } => {
                     "the next write moves it aside and begins a new cache; restore a backup if you need what it held"

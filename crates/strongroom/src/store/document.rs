@@ -1,7 +1,6 @@
 //! Any persistence as a store of credentials: parses the document, and replays changes on its newest revision.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -337,8 +336,9 @@ impl<P: Persistence> CredentialStore for DocumentStore<P> {
         }
     }
 
-    fn state_path(&self) -> Option<PathBuf> {
-        side_file(&self.persistence, ".state")
+    fn state(&self) -> Option<Box<dyn Persistence>> {
+        let built = self.persistence.beside(&side_file(&self.persistence, ".state")?);
+        built.inspect_err(|error| tracing::warn!(%error, "nothing can be remembered beside the cache")).ok()
     }
 }
 

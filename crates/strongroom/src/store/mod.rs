@@ -7,13 +7,12 @@ mod document;
 mod memory;
 
 use std::fmt;
-use std::path::PathBuf;
 use std::time::Duration;
 
 pub use self::document::{DocumentStore, DocumentStoreBuilder};
 pub use self::memory::MemoryStore;
 use crate::Error;
-use crate::persistence::{Location, Protection};
+use crate::persistence::{Location, Persistence, Protection};
 use crate::schema::{Change, Credential, CredentialKey, Partition, RecordRevision};
 use crate::wait::BoxFuture;
 
@@ -64,8 +63,9 @@ pub trait CredentialStore: fmt::Debug + Send + Sync {
     /// Where the store is and how well it is protected.
     fn info(&self) -> StoreInfo;
 
-    /// Where the library may keep its own small file of remembered facts (`<location>.state`), if anywhere.
-    fn state_path(&self) -> Option<PathBuf> {
+    /// Where the library may keep what it remembers beside the store (`<location>.state`), if anywhere: a small
+    /// document, protected as the store is.
+    fn state(&self) -> Option<Box<dyn Persistence>> {
         None
     }
 }

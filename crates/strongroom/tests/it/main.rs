@@ -35,9 +35,24 @@ mod schema_support;
 mod schema_tolerance;
 mod schema_write;
 #[cfg(unix)]
+mod seal_host_key;
+#[cfg(unix)]
+mod seal_memory;
+#[cfg(unix)]
+mod seal_migrate;
+#[cfg(unix)]
+mod seal_rotation;
+#[cfg(unix)]
+mod seal_sources;
+#[cfg(unix)]
+mod seal_support;
+#[cfg(unix)]
+mod sealed;
 mod secrets;
 #[cfg(unix)]
 mod secrets_in_debug;
+#[cfg(unix)]
+mod select;
 #[cfg(unix)]
 mod settle;
 mod single_flight;

@@ -421,7 +421,7 @@ fn documents() -> Vec<(String, Document)> {
     let mut names: Vec<String> = files
         .iter()
         .map(|path| path.strip_prefix(data()).expect("below it").to_string_lossy().replace('\\', "/"))
-        .filter(|name| name != "README.md")
+        .filter(|name| name != "README.md" && !name.starts_with("sealed-"))
         .collect();
     names.sort();
     names.into_iter().map(|name| (name.clone(), document(&name))).collect()

@@ -124,6 +124,11 @@ impl Process {
         }
     }
 
+    /// Lets it go on: it gets one line of input.
+    pub fn go_on(&mut self) {
+        self.child.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    }
+
     /// Lets it go on (its standard input ends) and waits for its end.
     pub fn finish(&mut self) {
         drop(self.child.stdin.take());

@@ -1,0 +1,563 @@
+//! Which persistence a document gets: what is at the location decides first, then what is configured, then what
+//! the platform has. The reasons are a value.
+
+use std::fmt;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::access::{self, OWNER_ONLY};
+use super::key_files::KeyFilesOnDisk;
+use super::sealed::{ENOUGH_TO_TELL, Keys, Sources, Unlocked, is_blank};
+use super::{
+    BoxFuture, Fence, FilePersistence, Loaded, Location, Persistence, PersistenceError, Protection, Revision,
+    Saved, SealedPersistence,
+};
+use crate::env_vars::Environment;
+use crate::seal::{
+    Envelope, EnvironmentSource, FileSource, HostSource, KEY_LOST, KeyFiles, KeyId, KeySelector, KeySource,
+    KeySourceKind, Place, SealError, SealedWith, SystemdSource, is_envelope,
+};
+use crate::wait::block_on;
+use crate::{Error, SecretBytes};
+
+/// The document at `path`, encrypted in the best way that this machine has without any set-up.
+///
+/// On Linux that is a sealed file. What is there is opened with the key source that sealed it. A new one is sealed
+/// with the first key source that is configured (systemd credential, `STRONGROOM_KEY_FILE`, `STRONGROOM_KEY`), or
+/// with a host key, which is made at first use. [`Choice`] tells what was chosen and why.
+///
+/// # Errors
+/// `not_sealed`: a plain cache is there; it is left as it is. `unknown_key`: the key of what is there is not to be
+/// had. `no_encryption`: nothing on this machine can keep a key.
+///
+/// ```no_run
+/// use strongroom::{TokenCache, persistence};
+///
+/// # fn main() -> Result<(), strongroom::Error> {
+/// let cache = TokenCache::with_persistence(persistence::encrypted("/var/lib/app/token_cache.bin")?);
+/// # Ok(()) }
+/// ```
+pub fn encrypted(path: impl Into<PathBuf>) -> Result<ChosenPersistence, Error> {
+    builder(path).build()
+}
+
+/// Whatever is at `path`, plain or sealed, opened as it is; makes no key. Nothing is an empty plain document.
+///
+/// # Errors
+/// Something else than a cache is there, or its key is not to be had.
+pub fn open(path: impl Into<PathBuf>) -> Result<ChosenPersistence, Error> {
+    builder(path).existing()
+}
+
+/// What the header of the sealed document at `path` says about its key; `None` if nothing sealed is there. Opens
+/// nothing and needs no key.
+///
+/// # Errors
+/// It cannot be read, or is damaged or of a later version.
+pub fn sealed_with(path: impl Into<PathBuf>) -> Result<Option<SealedWith>, Error> {
+    Ok(match builder(path).look()? {
+        Found::Sealed(sealed_with) => Some(sealed_with),
+        Found::Nothing | Found::Blank | Found::Plain | Found::Other => None,
+    })
+}
+
+/// The document at `path`, for those who choose how it is kept.
+pub fn builder(path: impl Into<PathBuf>) -> PersistenceBuilder {
+    PersistenceBuilder {
+        path: path.into(),
+        kind: Kind::Auto,
+        key_source: None,
+        fallback_to_plaintext: false,
+        min_protection: Protection::None,
+        mode: OWNER_ONLY,
+        keeps_lost: false,
+    }
+}
+
+/// Makes a key file with one new key, for `file:PATH`. Never replaces a file that is there.
+///
+/// Returns the ring that is in it.
+///
+/// # Errors
+/// There is such a file, or it cannot be written.
+pub fn create_key_file(path: impl AsRef<Path>) -> Result<crate::KeyRing, Error> {
+    let path = absolute(path.as_ref())?;
+    let source = FileSource::new(path.clone(), Arc::new(KeyFilesOnDisk));
+    match source.create_new()? {
+        Some(ring) => Ok(ring),
+        None => {
+            let source = std::io::ErrorKind::AlreadyExists.into();
+            Err(PersistenceError::io("create", &path, source).into())
+        }
+    }
+}
+
+impl KeySelector {
+    /// The key source itself. Reads nothing but the environment variables that it needs.
+    ///
+    /// # Errors
+    /// `feature_missing`: it is not part of this build.
+    pub fn open(&self) -> Result<Arc<dyn KeySource>, Error> {
+        Configured::new(Environment::read()).source(self)
+    }
+}
+
+/// The kinds of persistence, as `--persistence` spells them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum Kind {
+    /// What the platform does best.
+    #[default]
+    Auto,
+    /// A plain file, shared with other MSALs.
+    File,
+    /// A sealed file.
+    Sealed,
+}
+
+/// What was chosen for a document, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Choice {
+    /// The kind of persistence, as `--persistence` spells it.
+    pub kind: &'static str,
+    /// The key source, as `--key-source` spells it, where there is one.
+    pub key_source: Option<String>,
+    /// How well the document is protected.
+    pub protection: Protection,
+    /// What was looked at, and what it came to, in the order of looking.
+    pub reasons: Vec<String>,
+}
+
+/// Configures a persistence. See [`builder`].
+#[derive(Debug, Clone)]
+#[must_use]
+pub struct PersistenceBuilder {
+    path: PathBuf,
+    kind: Kind,
+    key_source: Option<KeySelector>,
+    fallback_to_plaintext: bool,
+    min_protection: Protection,
+    mode: u32,
+    keeps_lost: bool,
+}
+
+impl PersistenceBuilder {
+    /// The kind of persistence, by default what the platform does best.
+    pub fn kind(mut self, kind: Kind) -> Self {
+        self.kind = kind;
+        self
+    }
+
+    /// The only key source to use, instead of the one that sealed what is there or that is configured.
+    pub fn key_source(mut self, source: KeySelector) -> Self {
+        self.key_source = Some(source);
+        self
+    }
+
+    /// Uses a plain file where nothing can be encrypted, or where a plain cache is already. Dangerous: a warning
+    /// is logged each time.
+    pub fn fallback_to_plaintext(mut self, allowed: bool) -> Self {
+        self.fallback_to_plaintext = allowed;
+        self
+    }
+
+    /// The least protection that will do. Default: any.
+    pub fn min_protection(mut self, least: Protection) -> Self {
+        self.min_protection = least;
+        self
+    }
+
+    /// Permission bits of the document and of our side files, 0600 by default; 0660 shares them with a group.
+    pub fn mode(mut self, mode: u32) -> Self {
+        self.mode = mode;
+        self
+    }
+
+    /// What [`build`](Self::build) would choose and why, without making a key or touching the document.
+    ///
+    /// # Errors
+    /// Those of `build`.
+    pub fn choose(&self) -> Result<Choice, Error> {
+        Ok(self.decide(false, &Configured::new(Environment::read()))?.choice)
+    }
+
+    /// The persistence.
+    ///
+    /// # Errors
+    /// `not_sealed`: a plain cache is there and sealed is wanted. `not_a_token_cache`: something else is there.
+    /// `unknown_key` and others: the key of what is there is not to be had. `no_encryption`: no key can be made or
+    /// found for a new document; the message lists what was tried. `protection_too_low`. `Configuration`: the path
+    /// or the mode cannot be used.
+    pub fn build(self) -> Result<ChosenPersistence, Error> {
+        let decided = self.decide(true, &Configured::new(Environment::read()))?;
+        tracing::debug!(location = %self.path.display(), choice = ?decided.choice, "the persistence was chosen");
+        Ok(decided)
+    }
+
+    /// Makes a document whose key is lost an error, for those who need what is in it.
+    pub(super) fn keep_lost(mut self) -> Self {
+        self.keeps_lost = true;
+        self
+    }
+
+    /// Whatever is there, as it is.
+    pub(super) fn existing(mut self) -> Result<ChosenPersistence, Error> {
+        self.kind = match self.look()? {
+            Found::Nothing | Found::Blank | Found::Plain => Kind::File,
+            Found::Sealed(_) | Found::Other => Kind::Sealed,
+        };
+        self.decide(false, &Configured::new(Environment::read()))
+    }
+
+    fn decide(&self, make: bool, configured: &Configured) -> Result<ChosenPersistence, Error> {
+        let mut reasons = Vec::new();
+        if self.kind == Kind::File {
+            return self.plain(reasons);
+        }
+        let found = self.look()?;
+        reasons.push(format!("{}: {found}", self.path.display()));
+        let location = self.path.display().to_string();
+        match found {
+            Found::Plain if self.fallback_to_plaintext => self.fall_back(reasons),
+            Found::Plain => Err(SealError::NotSealed { location }.into()),
+            Found::Other => Err(SealError::OtherKind { location }.into()),
+            Found::Sealed(sealed_with) => self.sealed(Some(&sealed_with), make, configured, reasons),
+            Found::Nothing | Found::Blank => match self.sealed(None, make, configured, reasons.clone()) {
+                Err(error) if self.fallback_to_plaintext => {
+                    reasons.push(error.to_string());
+                    self.fall_back(reasons)
+                }
+                result => result,
+            },
+        }
+    }
+
+    fn plain(&self, mut reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
+        if reasons.is_empty() {
+            reasons.push("a plain file was asked for".into());
+        }
+        let file = FilePersistence::builder(&self.path).mode(self.mode).build()?;
+        self.check(Protection::None)?;
+        let choice = Choice { kind: file.kind(), key_source: None, protection: Protection::None, reasons };
+        Ok(ChosenPersistence { inner: Box::new(file), choice, keys: None })
+    }
+
+    fn fall_back(&self, reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
+        let chosen = self.plain(reasons)?;
+        tracing::warn!(
+            location = %self.path.display(),
+            "the cache is kept in plain text: {}",
+            chosen.choice.reasons.last().map_or("", String::as_str)
+        );
+        Ok(chosen)
+    }
+
+    fn sealed(
+        &self,
+        existing: Option<&SealedWith>,
+        make: bool,
+        configured: &Configured,
+        mut reasons: Vec<String>,
+    ) -> Result<ChosenPersistence, Error> {
+        // No other program reads it, so theirs is no lock to wait for.
+        let file = FilePersistence::builder(&self.path).mode(self.mode).peers_lock(false).build()?;
+        let sources = match &self.key_source {
+            Some(selector) => Sources::One(configured.source(selector)?),
+            None => Sources::AsSealed(configured.clone()),
+        };
+        let explicit = match &sources {
+            Sources::One(source) => Some(Arc::clone(source)),
+            Sources::AsSealed(_) => None,
+        };
+        let keys = Keys::new(sources, self.min_protection, self.keeps_lost);
+        let mut source = None;
+        if let Some(sealed_with) = existing {
+            match block_on(keys.to_open(sealed_with, &file.location())) {
+                Ok(_) => {
+                    source = keys.current().map(|unlocked| Arc::clone(&unlocked.source));
+                    reasons.push("it is opened with the key source that has its key".into());
+                }
+                Err(error) if error.code() == KEY_LOST && !self.keeps_lost => {
+                    reasons.push(format!("{error}; the next write moves it aside"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let source = match (source, explicit) {
+            (Some(source), _) => source,
+            (None, Some(source)) => {
+                reasons.push(format!("the key source {} was asked for", source.name()));
+                source
+            }
+            (None, None) => {
+                let (source, why) =
+                    block_on(configured.source_for_new()).map_err(|error| self.nothing(&error))?;
+                reasons.extend(why);
+                source
+            }
+        };
+        self.check(source.protection())?;
+        if keys.current().is_none() && make {
+            let ring = Arc::new(block_on(source.to_seal()).map_err(|error| self.nothing(&error))?);
+            keys.begin_with(Unlocked { source: Arc::clone(&source), ring });
+        }
+        let choice = Choice {
+            kind: "sealed",
+            key_source: Some(source.name()),
+            protection: source.protection(),
+            reasons,
+        };
+        let keys = Arc::new(keys);
+        let inner = SealedPersistence::with_keys(file, Arc::clone(&keys));
+        Ok(ChosenPersistence { inner: Box::new(inner), choice, keys: Some(keys) })
+    }
+
+    fn check(&self, has: Protection) -> Result<(), Error> {
+        if has >= self.min_protection {
+            return Ok(());
+        }
+        let (location, least) = (self.path.display().to_string(), self.min_protection);
+        Err(SealError::ProtectionTooLow { location, has, least }.into())
+    }
+
+    /// Where a key was asked for or configured, its own error says most; else all is listed that was tried.
+    fn nothing(&self, error: &Error) -> Error {
+        let is_of_host =
+            self.key_source.is_none() && matches!(error.code(), "no_key" | "key_source_unavailable");
+        if !is_of_host {
+            return error.clone();
+        }
+        let tried = vec![NO_KEY_CONFIGURED.into(), NO_SECRET_SERVICE.into(), error.to_string()];
+        SealError::NothingAvailable { location: self.path.display().to_string(), tried }.into()
+    }
+
+    /// What is at the location.
+    pub(super) fn look(&self) -> Result<Found, Error> {
+        let (target, found) = access::resolve_links(&self.path)?;
+        let Some(found) = found else { return Ok(Found::Nothing) };
+        if let Some(found) = access::not_a_file(&found) {
+            return Err(PersistenceError::NotAFile { path: target, found }.into());
+        }
+        let file = match access::cautious_options().read(true).open(&target) {
+            Ok(file) => file,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Found::Nothing),
+            Err(source) => return Err(PersistenceError::io("open", &target, source).into()),
+        };
+        let mut start = Vec::new();
+        file.take(ENOUGH_TO_TELL as u64)
+            .read_to_end(&mut start)
+            .map_err(|source| PersistenceError::io("read", &target, source))?;
+        if start.len() < ENOUGH_TO_TELL && is_blank(&start) {
+            return Ok(if start.is_empty() { Found::Nothing } else { Found::Blank });
+        }
+        if is_envelope(&start) {
+            let location = self.path.display().to_string();
+            return match Envelope::peek(&start) {
+                Ok(sealed_with) => Ok(Found::Sealed(sealed_with)),
+                Err(refusal) => Err(SealError::refused(refusal, location, KeyId::NONE, false).into()),
+            };
+        }
+        Ok(if start.trim_ascii_start().starts_with(b"{") { Found::Plain } else { Found::Other })
+    }
+}
+
+/// What lies at a location.
+pub(super) enum Found {
+    Nothing,
+    /// An empty object, or white space.
+    Blank,
+    Plain,
+    Sealed(SealedWith),
+    Other,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Nothing => f.write_str("nothing is there yet"),
+            Self::Blank => f.write_str("an empty document is there"),
+            Self::Plain => f.write_str("a plain cache is there"),
+            Self::Other => f.write_str("no token cache is there"),
+            Self::Sealed(sealed_with) => match sealed_with.kind() {
+                Some(kind) => write!(f, "a cache is there that was sealed with a key from {kind}"),
+                None => f.write_str("a cache is there that was sealed with a key of an unknown source"),
+            },
+        }
+    }
+}
+
+/// The key sources of this process's environment.
+#[derive(Debug, Clone)]
+pub(super) struct Configured {
+    environment: Environment,
+    files: Arc<dyn KeyFiles>,
+}
+
+impl Configured {
+    pub(super) fn new(environment: Environment) -> Self {
+        Self { environment, files: Arc::new(KeyFilesOnDisk) }
+    }
+
+    pub(super) fn source(&self, selector: &KeySelector) -> Result<Arc<dyn KeySource>, Error> {
+        let files = || Arc::clone(&self.files);
+        let missing = |feature| {
+            let source_name = selector.to_string();
+            Err(SealError::FeatureMissing { source_name, feature }.into())
+        };
+        Ok(match selector {
+            KeySelector::Host => Arc::new(self.host()),
+            KeySelector::File(path) => Arc::new(FileSource::new(absolute(path)?, files())),
+            KeySelector::Environment => Arc::new(EnvironmentSource::new(self.environment.key.clone())),
+            KeySelector::Systemd => {
+                Arc::new(SystemdSource::new(self.environment.credentials_directory.clone(), files()))
+            }
+            KeySelector::SecretService => return missing("secret-service"),
+            #[cfg(all(feature = "keyutils", target_os = "linux"))]
+            KeySelector::Keyutils => Arc::new(crate::seal::KeyutilsSource),
+            #[cfg(not(all(feature = "keyutils", target_os = "linux")))]
+            KeySelector::Keyutils => return missing("keyutils"),
+            #[cfg(feature = "passphrase")]
+            KeySelector::PassphraseFile(path) => {
+                Arc::new(crate::seal::PassphraseSource::new(absolute(path)?, files()))
+            }
+            #[cfg(not(feature = "passphrase"))]
+            KeySelector::PassphraseFile(_) => return missing("passphrase"),
+        })
+    }
+
+    /// What is configured, in the order of preference.
+    fn handed_in(&self) -> Vec<KeySelector> {
+        let has_credential =
+            self.environment.credentials_directory.as_ref().is_some_and(|directory| {
+                directory.join(SystemdSource::CREDENTIAL).symlink_metadata().is_ok()
+            });
+        let mut selectors = Vec::new();
+        if has_credential {
+            selectors.push(KeySelector::Systemd);
+        }
+        selectors.extend(self.environment.key_file.clone().map(KeySelector::File));
+        if self.environment.key.is_some() {
+            selectors.push(KeySelector::Environment);
+        }
+        selectors
+    }
+
+    /// The source that seals a new document, and why it is that one.
+    pub(super) async fn source_for_new(&self) -> Result<(Arc<dyn KeySource>, Vec<String>), Error> {
+        if let Some(selector) = self.handed_in().first() {
+            return Ok((self.source(selector)?, vec![format!("the key source {selector} is configured")]));
+        }
+        // The Secret Service stands between what is configured and the host key.
+        let mut reasons = vec![NO_KEY_CONFIGURED.to_owned(), NO_SECRET_SERVICE.to_owned()];
+        let host = self.host();
+        let (path, exists) = host.would_use()?;
+        let made = if exists { "is this host's key" } else { "is where this host's key is made" };
+        reasons.push(format!("{} {made}", path.display()));
+        Ok((Arc::new(host), reasons))
+    }
+
+    /// The sources that may have the key of an envelope, the one that its header names first; and which of them
+    /// cannot even be tried.
+    pub(super) fn sources_for(&self, sealed_with: &SealedWith) -> (Vec<Arc<dyn KeySource>>, Vec<Error>) {
+        let mut selectors = Vec::new();
+        match sealed_with.kind() {
+            Some(KeySourceKind::Host) => selectors.push(KeySelector::Host),
+            Some(KeySourceKind::File) => {
+                selectors.extend(self.environment.key_file.clone().map(KeySelector::File));
+                selectors.extend(sealed_with.key_file().map(KeySelector::File));
+            }
+            Some(KeySourceKind::Environment) => selectors.push(KeySelector::Environment),
+            Some(KeySourceKind::Systemd) => selectors.push(KeySelector::Systemd),
+            Some(KeySourceKind::SecretService) => selectors.push(KeySelector::SecretService),
+            Some(KeySourceKind::Keyutils) => selectors.push(KeySelector::Keyutils),
+            // Where the file with the passphrase is, only the user can say.
+            Some(KeySourceKind::Passphrase) | None => {}
+        }
+        // The same key may have moved to another source.
+        selectors.extend(self.handed_in());
+        let (mut sources, mut failed, mut seen) = (Vec::new(), Vec::new(), Vec::new());
+        for selector in selectors {
+            if seen.contains(&selector) {
+                continue;
+            }
+            match self.source(&selector) {
+                Ok(source) => sources.push(source),
+                Err(error) => failed.push(error),
+            }
+            seen.push(selector);
+        }
+        (sources, failed)
+    }
+
+    fn host(&self) -> HostSource {
+        HostSource::new(self.places(), Arc::clone(&self.files))
+    }
+
+    /// The folders that the host key may lie in, in the order in which one is made.
+    fn places(&self) -> Vec<Place> {
+        let place = |folder: PathBuf, base: &Path| Place { folder, base: base.to_owned(), is_named: false };
+        let environment = &self.environment;
+        let mut places = Vec::new();
+        if let Some(folder) = &environment.state_dir {
+            places.push(Place { is_named: true, ..place(folder.clone(), folder) });
+        }
+        if let Some(folder) = &environment.state_directory {
+            places.push(place(folder.clone(), folder));
+        }
+        if let Some(folder) = &environment.xdg_state_home {
+            // That folder itself is made by whoever needs it first.
+            places.push(place(folder.join("strongroom"), access::directory_of(folder)));
+        }
+        if is_root() {
+            places.push(place("/var/lib/strongroom".into(), Path::new("/var/lib")));
+        }
+        if let Some(folder) = &environment.home {
+            places.push(place(folder.join(".local/state/strongroom"), folder));
+        }
+        places
+    }
+}
+
+const NO_KEY_CONFIGURED: &str = "no key is configured: there is no systemd credential strongroom.key, no STRONGROOM_KEY_FILE, no STRONGROOM_KEY";
+const NO_SECRET_SERVICE: &str = "the Secret Service is not part of this build";
+
+#[cfg(unix)]
+fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[cfg(not(unix))]
+fn is_root() -> bool {
+    false
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, PersistenceError> {
+    std::path::absolute(path).map_err(|_| PersistenceError::InvalidPath { path: path.to_owned() })
+}
+
+/// A persistence that was chosen, and why.
+#[derive(Debug)]
+pub struct ChosenPersistence {
+    inner: Box<dyn Persistence>,
+    choice: Choice,
+    keys: Option<Arc<Keys>>,
+}
+
+impl ChosenPersistence {
+    /// What was chosen, and why.
+    #[must_use]
+    pub fn choice(&self) -> &Choice {
+        &self.choice
+    }
+
+    /// The source and the ring that opened it, if it is sealed and was opened.
+    pub(super) fn unlocked(&self) -> Option<Arc<Unlocked>> {
+        self.keys.as_ref()?.current()
+    }
+}
+
+impl Persistence for ChosenPersistence {
+    forward_persistence!(self => self.inner);
+}

@@ -1,0 +1,27 @@
+//! Encryption at rest: envelopes, the keys that open them, and where those keys come from.
+//!
+//! This layer owns the byte layout, the only calls of AEAD and key derivation, and the key sources. It must not
+//! know what is sealed or where it lies: `persistence` hands in bytes, and the files that keys lie in
+//! ([`KeyFiles`]). `docs/format.md` describes the layout for other implementations.
+
+mod cipher;
+mod envelope;
+mod error;
+mod key_ring;
+mod key_source;
+mod protection;
+
+pub(crate) use self::cipher::{open, seal};
+pub(crate) use self::envelope::{Contents, Envelope, LARGEST_HEADER, is_envelope};
+pub use self::error::SealError;
+pub(crate) use self::error::{KEY_LOST, KEY_NOT_THERE, Refusal};
+pub use self::key_ring::{KeyId, KeyRing};
+#[cfg(all(feature = "keyutils", target_os = "linux"))]
+pub(crate) use self::key_source::KeyutilsSource;
+#[cfg(feature = "passphrase")]
+pub(crate) use self::key_source::PassphraseSource;
+pub(crate) use self::key_source::{
+    EnvironmentSource, FileMark, FileSource, HostSource, KeyFiles, Place, SystemdSource,
+};
+pub use self::key_source::{KeySelector, KeySource, KeySourceKind, SealedWith};
+pub use self::protection::Protection;
