@@ -52,6 +52,8 @@ pub use self::oauth::{
     ClientCredential, HttpMethod, HttpRequest, HttpResponse, HttpTransport, ServiceError, ServiceErrorClass,
     Transport, TransportError,
 };
+#[cfg(windows)]
+pub use self::persistence::FilePersistenceWithDataProtection;
 pub use self::persistence::{
     Fence, FilePersistence, FilePersistenceBuilder, Holder, Loaded, Location, MemoryPersistence, Persistence,
     PersistenceError, Protection, Revision, Saved, Step,

@@ -3,6 +3,7 @@
 use std::fs::File;
 
 /// How far a file system can be trusted about its files.
+#[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FileSystem {
     /// A disk or memory of this machine: an open file shows whatever happens to it.

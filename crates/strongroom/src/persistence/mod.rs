@@ -5,6 +5,8 @@
 
 mod access;
 mod atomic;
+#[cfg(windows)]
+mod dpapi;
 mod error;
 mod file;
 mod file_system;
@@ -19,6 +21,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use self::atomic::Step;
+#[cfg(windows)]
+pub use self::dpapi::FilePersistenceWithDataProtection;
 pub use self::error::{Holder, PersistenceError};
 pub use self::file::{FilePersistence, FilePersistenceBuilder};
 pub use self::memory::MemoryPersistence;

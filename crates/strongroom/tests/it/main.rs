@@ -1,11 +1,17 @@
 //! The behaviour of the library, a file per subject.
+//!
+//! On Windows the identity provider is not built; what is special there is in `windows`.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, unreachable_pub)]
 
 #[cfg(unix)]
 mod atomic;
+#[cfg(unix)]
 mod authorities;
+#[cfg(unix)]
 mod bad_answers;
+#[cfg(unix)]
 mod client_credentials;
+#[cfg(unix)]
 mod client_support;
 #[cfg(unix)]
 mod crash;
@@ -21,13 +27,17 @@ mod layers;
 #[cfg(unix)]
 mod persistence_file;
 mod persistence_support;
+#[cfg(unix)]
 mod refusals;
+#[cfg(unix)]
 mod remembered_refusals;
+#[cfg(unix)]
 mod renewal;
 mod schema_bounds;
 mod schema_confusion;
 mod schema_fixtures;
 mod schema_identity;
+#[cfg(unix)]
 mod schema_properties;
 mod schema_support;
 mod schema_tolerance;
@@ -36,17 +46,21 @@ mod schema_write;
 mod secrets;
 #[cfg(unix)]
 mod secrets_in_debug;
+#[cfg(unix)]
 mod single_flight;
 mod source_support;
 #[cfg(unix)]
 mod state_file;
 mod store_conflicts;
 mod stores;
-#[cfg(unix)]
 mod support;
+#[cfg(unix)]
 mod token_cache;
+#[cfg(unix)]
 mod token_confusion;
 #[cfg(unix)]
 mod unsaved_tokens;
+#[cfg(windows)]
+mod windows;
 #[cfg(unix)]
 mod wreckage;
