@@ -209,7 +209,7 @@ pub(super) struct FileId {
 
 #[cfg(unix)]
 mod platform {
-    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 
     use super::*;
 

@@ -201,7 +201,7 @@ fn a_document_that_was_changed_or_cut_is_refused_and_left_as_it_is() {
     }
 }
 
-/// The program `tests/wine/data_protection.c`.
+/// The program `tests/cross/data_protection.c`.
 fn other_program(arguments: &[&str], path: &Path, entropy: Option<&str>, input: &[u8]) -> (i32, Vec<u8>) {
     let mut command = Command::new(std::env::var_os("STRONGROOM_TEST_DATA_PROTECTION").unwrap());
     command.args(arguments).arg(path).args(entropy);
@@ -216,7 +216,7 @@ fn another_program_reads_what_we_write_and_we_what_it_writes() {
     if std::env::var_os("STRONGROOM_TEST_DATA_PROTECTION").is_none() {
         skip(
             "windows::another_program_reads_what_we_write_and_we_what_it_writes",
-            "tests/wine/data_protection.c is not built (./test windows does)",
+            "tests/cross/data_protection.c is not built (./test windows does)",
         );
         return;
     }

@@ -59,7 +59,10 @@ pub(super) async fn acquire(
         let attempt = match attempt(path, mode, &mut sighting) {
             Err(error) => {
                 let since = *in_the_way_since.get_or_insert_with(Instant::now);
-                if access::may_pass(&error).is_none_or(|long| since.elapsed() > long) {
+                // What may be for good is not called a lock, however short the caller's patience.
+                let is_meant =
+                    |long: Duration| since.elapsed() > long || long < Duration::MAX && deadline.has_passed();
+                if access::may_pass(&error).is_none_or(is_meant) {
                     return Err(PersistenceError::io("take the lock file", path, error));
                 }
                 Attempt::Held(Holder::default())
