@@ -58,6 +58,8 @@ pub use self::persistence::{
     Fence, FilePersistence, FilePersistenceBuilder, Holder, Loaded, Location, MemoryPersistence, Persistence,
     PersistenceError, Protection, Revision, Saved, Step,
 };
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+pub use self::persistence::{SecretServicePersistence, SecretServicePersistenceBuilder};
 #[cfg(all(unix, feature = "test-support"))]
 #[doc(hidden)]
 pub use self::platform::fork_for_tests;

@@ -435,7 +435,7 @@ fn checked_lock_path(path: &Path, location: &Path) -> Result<PathBuf, Persistenc
 }
 
 /// The path from the root, so that a later change of the working directory does not move the document.
-fn absolute(path: &Path) -> Result<PathBuf, PersistenceError> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, PersistenceError> {
     let invalid = || PersistenceError::InvalidPath { path: path.to_owned() };
     let absolute = std::path::absolute(path).map_err(|_| invalid())?;
     match (absolute.parent(), absolute.file_name()) {

@@ -16,6 +16,10 @@ mod memory;
 mod probe;
 mod quarantine;
 mod revision;
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+mod secret_service;
+#[cfg_attr(not(all(feature = "secret-service", unix)), allow(dead_code))] // of keyrings alone
+mod signal;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -27,6 +31,8 @@ pub use self::error::{Holder, PersistenceError};
 pub use self::file::{FilePersistence, FilePersistenceBuilder};
 pub use self::memory::MemoryPersistence;
 pub use self::revision::Revision;
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+pub use self::secret_service::{SecretServicePersistence, SecretServicePersistenceBuilder};
 use crate::wait::BoxFuture;
 use crate::{Error, SecretBytes};
 

@@ -23,6 +23,8 @@ mod flight_host;
 mod fork;
 #[cfg(unix)]
 mod herd;
+#[cfg(target_os = "linux")]
+mod keyring_support;
 mod layers;
 #[cfg(unix)]
 mod persistence_file;
@@ -42,6 +44,8 @@ mod schema_properties;
 mod schema_support;
 mod schema_tolerance;
 mod schema_write;
+#[cfg(target_os = "linux")]
+mod secret_service;
 #[cfg(unix)]
 mod secrets;
 #[cfg(unix)]
