@@ -58,6 +58,8 @@ pub use self::persistence::{
     Fence, FilePersistence, FilePersistenceBuilder, Holder, Loaded, Location, MemoryPersistence, Persistence,
     PersistenceError, Protection, Revision, Saved, Step,
 };
+#[cfg(target_os = "macos")]
+pub use self::persistence::{KeychainPersistence, KeychainPersistenceBuilder};
 #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
 pub use self::persistence::{SecretServicePersistence, SecretServicePersistenceBuilder};
 #[cfg(all(unix, feature = "test-support"))]

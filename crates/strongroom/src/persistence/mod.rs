@@ -11,6 +11,8 @@ mod error;
 mod file;
 mod file_system;
 pub(crate) mod flight;
+#[cfg(target_os = "macos")]
+mod keychain;
 pub(crate) mod lock;
 mod memory;
 mod probe;
@@ -18,7 +20,8 @@ mod quarantine;
 mod revision;
 #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
 mod secret_service;
-#[cfg_attr(not(all(feature = "secret-service", unix)), allow(dead_code))] // of keyrings alone
+// Of keyrings alone.
+#[cfg_attr(not(any(target_os = "macos", all(feature = "secret-service", unix))), allow(dead_code))]
 mod signal;
 
 use std::fmt;
@@ -29,6 +32,8 @@ pub use self::atomic::Step;
 pub use self::dpapi::FilePersistenceWithDataProtection;
 pub use self::error::{Holder, PersistenceError};
 pub use self::file::{FilePersistence, FilePersistenceBuilder};
+#[cfg(target_os = "macos")]
+pub use self::keychain::{KeychainPersistence, KeychainPersistenceBuilder};
 pub use self::memory::MemoryPersistence;
 pub use self::revision::Revision;
 #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
