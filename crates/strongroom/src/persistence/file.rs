@@ -112,7 +112,7 @@ impl FilePersistence {
         if found.is_none() {
             return Ok(Opened::Absent);
         }
-        match access::cautious_options().read(true).open(&target) {
+        match access::despite_others(|| access::cautious_options().read(true).open(&target)) {
             Ok(file) => Ok(Opened::File(file, target)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Opened::Absent),
             Err(error) if access::is_link_error(&error) => Ok(Opened::Replaced),
@@ -127,12 +127,12 @@ impl FilePersistence {
             return Err(PersistenceError::NotAFile { path: target.to_owned(), found });
         }
         if !self.tighten {
-            if let Some(has) = access::wider(&before, self.mode) {
-                tracing::warn!(path = %target.display(), "the cache has mode {has:04o}, others can use it");
+            if let Some(has) = access::wider(&file, &before, self.mode) {
+                tracing::warn!(path = %target.display(), "the cache has {has}, others can use it");
             }
         } else if let Ok(Some(had)) = access::tighten(&file, &before, self.mode) {
             // A file system that does not let us do this lets others read no more than before.
-            tracing::warn!(path = %target.display(), "the cache had mode {had:04o}, others could use it; tightened");
+            tracing::warn!(path = %target.display(), "the cache had {had}, others could use it; tightened");
             before = look()?;
         }
         let stamp = Stamp::of(&before);
@@ -209,7 +209,7 @@ impl FilePersistence {
 
     fn remove_now(&self) -> Result<(), PersistenceError> {
         let (target, Some(_)) = self.writable_target()? else { return Ok(()) };
-        match std::fs::remove_file(&target) {
+        match access::despite_others(|| std::fs::remove_file(&target)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(PersistenceError::io("remove", &target, source)),
@@ -435,7 +435,7 @@ fn checked_lock_path(path: &Path, location: &Path) -> Result<PathBuf, Persistenc
 }
 
 /// The path from the root, so that a later change of the working directory does not move the document.
-fn absolute(path: &Path) -> Result<PathBuf, PersistenceError> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, PersistenceError> {
     let invalid = || PersistenceError::InvalidPath { path: path.to_owned() };
     let absolute = std::path::absolute(path).map_err(|_| invalid())?;
     match (absolute.parent(), absolute.file_name()) {

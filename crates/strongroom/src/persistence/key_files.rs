@@ -122,7 +122,7 @@ fn check_mode(file: &File, found: &Metadata, path: &Path, content: &[u8]) -> Res
         Some(Ok(Some(had))) => {
             tracing::warn!(
                 path = %path.display(),
-                "the key file had mode {had:04o}, others could use it; tightened, but the key should be rotated"
+                "the key file had {had}, others could use it; tightened, but the key should be rotated"
             );
             Ok(())
         }

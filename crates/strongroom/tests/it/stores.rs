@@ -17,6 +17,12 @@ fn on_every_store(check: impl Fn(&str, &dyn CredentialStore)) {
     check("memory", &MemoryStore::new());
     check("a document in a file", &DocumentStore::new(file));
     check("a document in memory", &DocumentStore::new(MemoryPersistence::new()));
+    #[cfg(windows)]
+    {
+        let path = folder.path().join("protected.bin");
+        let protected = strongroom::FilePersistenceWithDataProtection::new(path).unwrap();
+        check("a document that Windows protects", &DocumentStore::new(protected));
+    }
 }
 
 pub(crate) fn get(store: &dyn CredentialStore, key: &CredentialKey) -> Option<Record> {
