@@ -122,6 +122,19 @@ pub(super) fn require_owner(path: &Path, found: &Metadata, mode: u32) -> Result<
     }
 }
 
+/// Refuses to take the word of a file that another user but root has written, unless a group shares it. Whoever may
+/// create files where a cache is expected could else hand us tokens of his own.
+pub(super) fn require_trusted_owner(
+    path: &Path,
+    found: &Metadata,
+    mode: u32,
+) -> Result<(), PersistenceError> {
+    match foreign_owner(found) {
+        Some((0, _)) => Ok(()),
+        _ => require_owner(path, found, mode),
+    }
+}
+
 /// Follows symbolic links of this user from `location` to the path of the file itself.
 ///
 /// The links of a directory on the way are the operating system's business; only the last component decides
@@ -468,7 +481,7 @@ mod tests {
 
         let shared = FilePersistence::builder(&path).mode(0o660).build().unwrap();
         block_on(shared.load()).unwrap();
-        let only_looks = FilePersistence::builder(&path).tighten_when_read(false).build().unwrap();
+        let only_looks = FilePersistence::builder(&path).only_looks(true).build().unwrap();
         let revision = block_on(only_looks.load()).unwrap().revision;
         assert!(who_else(&path).is_some());
 

@@ -37,7 +37,7 @@ pub struct FilePersistence {
     location: PathBuf,
     lock_path: Option<PathBuf>,
     mode: u32,
-    tighten: bool,
+    only_looks: bool,
     max_size: u64,
     observer: Option<StepObserver>,
     swept: Arc<Swept>,
@@ -58,7 +58,7 @@ impl FilePersistence {
         FilePersistenceBuilder {
             path: path.into(),
             mode: OWNER_ONLY,
-            tighten: true,
+            only_looks: false,
             peers_lock: true,
             lock_path: None,
             max_size: 256 << 20,
@@ -126,7 +126,10 @@ impl FilePersistence {
         if let Some(found) = access::not_a_file(&before) {
             return Err(PersistenceError::NotAFile { path: target.to_owned(), found });
         }
-        if !self.tighten {
+        if !self.only_looks {
+            access::require_trusted_owner(target, &before, self.mode)?;
+        }
+        if self.only_looks {
             if let Some(has) = access::wider(&file, &before, self.mode) {
                 tracing::warn!(path = %target.display(), "the cache has {has}, others can use it");
             }
@@ -333,7 +336,7 @@ impl fmt::Debug for FilePersistence {
 pub struct FilePersistenceBuilder {
     path: PathBuf,
     mode: u32,
-    tighten: bool,
+    only_looks: bool,
     peers_lock: bool,
     lock_path: Option<PathBuf>,
     max_size: u64,
@@ -348,10 +351,10 @@ impl FilePersistenceBuilder {
         self
     }
 
-    /// Whether a document of ours with wider permissions than that is tightened when it is read, by default yes.
-    /// Who only looks at a document leaves it as it is; a warning is logged.
-    pub fn tighten_when_read(mut self, wanted: bool) -> Self {
-        self.tighten = wanted;
+    /// For who only looks at what is there and acts on none of it: a document of another user is read too, and one of
+    /// ours with wider permissions is not tightened. Default: no.
+    pub fn only_looks(mut self, only_looks: bool) -> Self {
+        self.only_looks = only_looks;
         self
     }
 
@@ -405,7 +408,7 @@ impl FilePersistenceBuilder {
             location,
             lock_path,
             mode: self.mode,
-            tighten: self.tighten,
+            only_looks: self.only_looks,
             max_size: self.max_size,
             observer: self.observer,
             swept: Arc::default(),

@@ -43,7 +43,7 @@ impl KeyFiles for KeyFilesOnDisk {
         change: Box<dyn FnOnce(Option<&SecretBytes>) -> Result<Option<SecretBytes>, Error> + Send + 'a>,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            let lock = LockPaths::ours(Some(access::with_suffix(path, ".lock")));
+            let lock = LockPaths::ours(Some(access::with_suffix(path, ".lock")), OWNER_ONLY);
             // Who may not write there, and so cannot lock, can still read.
             let lock = DocumentLock::acquire(&lock, LOCK_TIMEOUT).await;
             let content = read(path)?;

@@ -24,9 +24,9 @@ mod probe;
 mod quarantine;
 mod revision;
 mod sealed;
-mod select;
 #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
 mod secret_service;
+mod select;
 // Of keyrings alone.
 #[cfg_attr(not(any(target_os = "macos", all(feature = "secret-service", unix))), allow(dead_code))]
 mod signal;
@@ -45,13 +45,13 @@ pub use self::memory::MemoryPersistence;
 pub use self::migrate::{Migrated, Migration, migrate, rewrite};
 pub use self::revision::Revision;
 pub use self::sealed::SealedPersistence;
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+pub use self::secret_service::{SecretServicePersistence, SecretServicePersistenceBuilder};
 pub use self::select::{
     Choice, ChosenPersistence, Kind, PersistenceBuilder, builder, create_key_file, encrypted, open,
     sealed_with,
 };
 pub use crate::seal::Protection;
-#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
-pub use self::secret_service::{SecretServicePersistence, SecretServicePersistenceBuilder};
 use crate::wait::BoxFuture;
 use crate::{Error, SecretBytes};
 

@@ -46,8 +46,6 @@ mod schema_removal;
 mod schema_support;
 mod schema_tolerance;
 mod schema_write;
-#[cfg(target_os = "linux")]
-mod secret_service;
 #[cfg(unix)]
 mod seal_host_key;
 #[cfg(unix)]
@@ -62,6 +60,8 @@ mod seal_sources;
 mod seal_support;
 #[cfg(unix)]
 mod sealed;
+#[cfg(target_os = "linux")]
+mod secret_service;
 mod secrets;
 #[cfg(unix)]
 mod secrets_in_debug;

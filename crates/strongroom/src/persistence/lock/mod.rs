@@ -46,8 +46,8 @@ impl LockPaths {
     }
 
     /// Our lock file alone, for what only this library writes.
-    pub(crate) fn ours(path: Option<PathBuf>) -> Self {
-        Self { ours: path, peers: None, mode: 0o600 }
+    pub(crate) fn ours(path: Option<PathBuf>, mode: u32) -> Self {
+        Self { ours: path, peers: None, mode }
     }
 }
 
