@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::builder::TypedValueParser as _;
+use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use clap_complete::Shell;
 
 /// Tokens for daemons, from a cache that survives the process.
@@ -21,11 +22,14 @@ use clap_complete::Shell;
         "  See a daemon sign in once and then find its token, without a network or an account:\n",
         "    strongroom demo\n",
         "  Call an API from a shell script:\n",
-        "    curl -H \"$(strongroom token --config config.json --output header)\" https://graph.microsoft.com/v1.0/users\n",
+        "    strongroom token --config config.json --output header |\n",
+        "      curl -H @- https://graph.microsoft.com/v1.0/users\n",
         "  See what is cached:\n",
         "    strongroom inspect\n\n",
-        "Exit codes: 0 done, 1 other failure, 2 wrong usage or configuration, 3 the identity provider refused,\n",
-        "4 the cache cannot be used, 5 the network or the identity provider failed.",
+        "Exit codes:\n",
+        "  0 done                            3 the identity provider refused\n",
+        "  1 other failure                   4 the cache cannot be used\n",
+        "  2 wrong usage or configuration    5 the network or the identity provider failed",
     ),
     arg_required_else_help = true,
 )]
@@ -41,6 +45,7 @@ const EXIT_CODES: &str = "Exit codes: 0 done, 1 other failure, 2 wrong usage or 
 
 /// What every command understands.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Options of every command")]
 pub(crate) struct Global {
     /// Says on stderr what is going on; twice for more, three times for everything
     ///
@@ -56,6 +61,10 @@ pub(crate) struct Global {
     /// How long to wait for other processes that are writing to the cache
     #[arg(long, global = true, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
     pub(crate) lock_timeout: Duration,
+
+    /// What to print. With `json` an error is one JSON object on stdout too
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Subcommand)]
@@ -65,19 +74,6 @@ pub(crate) enum Command {
     Demo(Demo),
     Sts(Sts),
     Completions(Completions),
-}
-
-impl Command {
-    /// Whether the result, and so an error too, is wanted as JSON.
-    pub(crate) fn wants_json(&self) -> bool {
-        match self {
-            Self::Token(options) => options.output == TokenOutput::Json,
-            Self::Inspect(options) => options.output == Output::Json,
-            Self::Demo(options) => options.output == Output::Json,
-            Self::Sts(options) => options.output == Output::Json,
-            Self::Completions(_) => false,
-        }
-    }
 }
 
 /// Prints an application's own token: from the cache, else from the identity provider
@@ -91,6 +87,9 @@ Examples:
     strongroom token --config config.json --cache token_cache.bin
   With the variables of the Azure SDKs (AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET):
     strongroom token --scope https://graph.microsoft.com/.default
+  For an API, without showing the token to who lists the processes:
+    strongroom token --config config.json --output header |
+      curl -H @- https://graph.microsoft.com/v1.0/users
   For scripts that need to know more:
     strongroom token --config config.json --output json | jq -r .expires_on
 
@@ -107,8 +106,11 @@ config.json:
 What is given as a flag wins over the file, and the file over the environment.
 A secret is never taken from the command line, where every user of the machine could read it.")]
 pub(crate) struct Token {
-    /// Where the application is described (JSON); see below
-    #[arg(long, value_name = "FILE", env = "STRONGROOM_CONFIG")]
+    /// Where the application is described, as JSON
+    ///
+    /// Its members are shown below. Without the flag $STRONGROOM_CONFIG names it. A file that nobody named is
+    /// never read.
+    #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
 
     /// What the token is for: RESOURCE/.default. An application asks for one resource at a time
@@ -127,8 +129,17 @@ pub(crate) struct Token {
     pub(crate) min_protection: MinProtection,
 
     /// Asks the identity provider even if the cache has a token
+    ///
+    /// And even if it refused a moment ago, unless it asked to be left alone (Retry-After).
     #[arg(long)]
     pub(crate) force_refresh: bool,
+
+    /// Whether a token that is still good is renewed ahead of time, once the provider wants it to be
+    ///
+    /// The old token is printed if that fails or takes longer than 2 seconds. Near its end (5 minutes, or a fifth of
+    /// its lifetime) a token is renewed in any case.
+    #[arg(long, value_enum, default_value_t = Refresh::Inline, value_name = "WHEN")]
+    pub(crate) refresh: Refresh,
 
     /// Makes it an error if the token cannot be stored for the next run
     ///
@@ -140,9 +151,11 @@ pub(crate) struct Token {
     #[arg(long, value_name = "FILE")]
     pub(crate) ca_file: Option<PathBuf>,
 
-    /// What to print: the token, a JSON object, or an HTTP header
-    #[arg(long, value_enum, default_value_t = TokenOutput::Token, value_name = "FORMAT")]
-    pub(crate) output: TokenOutput,
+    // In the place of the global flag of this name.
+    /// What to print. With `json` an error is one JSON object on stdout too
+    #[arg(long, default_value = "token", value_name = "FORMAT",
+        value_parser = value_parser!(TokenOutput).map(Output::from))]
+    pub(crate) output: Output,
 }
 
 /// Lists what is cached, without the secrets
@@ -162,10 +175,6 @@ pub(crate) struct Inspect {
     /// Shows the tokens themselves. Who sees them can use them
     #[arg(long)]
     pub(crate) show_secrets: bool,
-
-    /// What to print
-    #[arg(long, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
-    pub(crate) output: Output,
 }
 
 /// Shows a daemon that signs in once and then finds its token, offline
@@ -181,10 +190,6 @@ pub(crate) struct Demo {
     /// How often the daemon runs
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) runs: u32,
-
-    /// What to print
-    #[arg(long, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
-    pub(crate) output: Output,
 
     /// The daemon itself: its configuration, its cache, the trust root
     #[arg(long, hide = true, num_args = 3, value_names = ["CONFIG", "CACHE", "CA"])]
@@ -204,7 +209,7 @@ Examples:
     strongroom token --config ./sts/config.json --ca-file ./sts/ca.pem --cache ./token_cache.bin")]
 pub(crate) struct Sts {
     /// The port to listen on; by default a free one
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
     pub(crate) port: u16,
 
     /// The tenant of a new provider: a GUID, or a domain name
@@ -215,10 +220,6 @@ pub(crate) struct Sts {
     /// default a folder that is removed at the end
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
-
-    /// What to print once it is ready: lines for people, or one line of JSON
-    #[arg(long, value_enum, default_value_t = Output::Text, value_name = "FORMAT")]
-    pub(crate) output: Output,
 }
 
 /// Prints a script that teaches a shell to complete this command
@@ -240,7 +241,7 @@ pub(crate) struct Cache {
     ///
     /// $STRONGROOM_CACHE, else $XDG_CACHE_HOME/strongroom/token_cache.bin, else
     /// ~/.cache/strongroom/token_cache.bin.
-    #[arg(long = "cache", value_name = "PATH", env = "STRONGROOM_CACHE")]
+    #[arg(long = "cache", value_name = "PATH")]
     pub(crate) path: Option<PathBuf>,
 }
 
@@ -248,6 +249,14 @@ pub(crate) struct Cache {
 pub(crate) enum Persistence {
     /// A plain file, readable by its owner only: the one that all MSAL libraries share
     File,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Refresh {
+    /// Before the token is printed, for 2 seconds at most
+    Inline,
+    /// Not ahead of time
+    Off,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -262,8 +271,21 @@ pub(crate) enum MinProtection {
     OsStore,
 }
 
+/// What a result, and an error, is printed as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum TokenOutput {
+pub(crate) enum Output {
+    /// For people
+    Text,
+    /// For programs
+    Json,
+    /// What only `token` can print.
+    #[value(skip)]
+    Header,
+}
+
+/// How `token` names the formats.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum TokenOutput {
     /// The token alone
     Token,
     /// One JSON object: the token, its times, its source, where it is cached
@@ -272,12 +294,14 @@ pub(crate) enum TokenOutput {
     Header,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    /// For people
-    Text,
-    /// For programs
-    Json,
+impl From<TokenOutput> for Output {
+    fn from(output: TokenOutput) -> Self {
+        match output {
+            TokenOutput::Token => Self::Text,
+            TokenOutput::Json => Self::Json,
+            TokenOutput::Header => Self::Header,
+        }
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -297,6 +321,31 @@ mod tests {
     #[test]
     fn the_description_of_the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn the_format_counts_before_and_after_the_command() {
+        for (line, expected) in [
+            ("strongroom token", Output::Text),
+            ("strongroom token --output token", Output::Text),
+            ("strongroom token --output header", Output::Header),
+            ("strongroom token --output json", Output::Json),
+            ("strongroom --output json token", Output::Json),
+            ("strongroom --output json token --output header", Output::Header),
+            ("strongroom inspect", Output::Text),
+            ("strongroom inspect --output json", Output::Json),
+            ("strongroom --output json inspect", Output::Json),
+            ("strongroom --output json completions bash", Output::Json),
+        ] {
+            let arguments = Arguments::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(arguments.global.output, expected, "{line}");
+            if let Command::Token(options) = arguments.command {
+                assert_eq!(options.output, expected, "{line}");
+            }
+        }
+        for line in ["strongroom inspect --output header", "strongroom --output header token"] {
+            assert!(Arguments::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
     }
 
     #[test]

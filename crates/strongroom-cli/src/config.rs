@@ -1,16 +1,13 @@
 //! Who asks for a token: flags first, then `config.json`, then the environment.
 
-use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 use strongroom::SecretString;
 
-use crate::env_vars;
 use crate::failure::Failure;
+use crate::{env_vars, input};
 
-/// The largest configuration that is read.
-const LARGEST: u64 = 1024 * 1024;
 const DEFAULT_HOST: &str = "login.microsoftonline.com";
 
 /// The application and what it asks for.
@@ -27,19 +24,20 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Reads the file, if there is one, and fills the gaps from the environment. `scopes` are the flags'.
+    /// Reads the file, if one is named, and fills the gaps from the environment. `file` and `scopes` are the
+    /// flags'.
     pub(crate) fn load(file: Option<&Path>, scopes: &[String]) -> Result<Self, Failure> {
+        let named = env_vars::read_os(env_vars::STRONGROOM_CONFIG).map(PathBuf::from);
+        let file = file.or(named.as_deref());
         let members = file.map(read).transpose()?.unwrap_or_default();
-        let members = Members { members, file };
+        let mut members = Members { members, file };
         let authority = match members.text("authority")? {
             Some(authority) => Some(authority),
             None => authority_of_environment()?,
         };
         let client_id = members.text("client_id")?.or_else(|| env_vars::read(env_vars::AZURE_CLIENT_ID));
-        let secret = match members.text("client_secret")? {
-            Some(secret) => Some(secret),
-            None => members.text("secret")?,
-        };
+        let (secret, other_spelling) = (members.text("client_secret")?, members.text("secret")?);
+        let secret = secret.or(other_spelling);
         if secret.is_none() && members.members.contains_key("private_key_file") {
             return Err(members.invalid("private_key_file", "certificates are not supported by this version"));
         }
@@ -75,11 +73,12 @@ struct Members<'a> {
 }
 
 impl Members<'_> {
-    fn text(&self, name: &str) -> Result<Option<String>, Failure> {
-        match self.members.get(name) {
+    /// Takes the text out, so that a secret leaves no copy behind.
+    fn text(&mut self, name: &str) -> Result<Option<String>, Failure> {
+        match self.members.remove(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) if text.is_empty() => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(self.invalid(name, "a text is expected")),
         }
     }
@@ -111,25 +110,18 @@ impl Members<'_> {
 }
 
 fn read(file: &Path) -> Result<Map<String, Value>, Failure> {
-    let unreadable = |error: std::io::Error| {
+    /// The largest configuration that is read, in bytes.
+    const LARGEST: u64 = 1 << 20;
+
+    let (bytes, found) = input::read(file, LARGEST).map_err(|error| {
         Failure::usage(
             "config_unreadable",
             format!("the configuration {} cannot be read: {error}", file.display()),
             "check the path and its permissions",
         )
-    };
-    let mut source = std::fs::File::open(file).map_err(unreadable)?;
-    let found = source.metadata().map_err(unreadable)?;
-    if !found.is_file() {
-        return Err(invalid_config(format!("{} is not a file", file.display())));
-    }
-    let mut bytes = Vec::new();
-    source.by_ref().take(LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > LARGEST {
-        return Err(invalid_config(format!("{} is larger than {LARGEST} bytes", file.display())));
-    }
+    })?;
     // The parser's own words could quote a secret: only the position is repeated.
-    let members: Map<String, Value> = serde_json::from_slice(&bytes).map_err(|error| {
+    let members: Map<String, Value> = serde_json::from_slice(bytes.expose()).map_err(|error| {
         invalid_config(format!(
             "{} is not a JSON object (line {}, column {})",
             file.display(),

@@ -5,11 +5,9 @@
 
 use std::ffi::OsString;
 
-/// Where the cache is, if `--cache` does not say. Read by the argument parser.
-#[allow(dead_code)] // named here because it is documented here
+/// Where the cache is, if `--cache` does not say.
 pub(crate) const STRONGROOM_CACHE: &str = "STRONGROOM_CACHE";
-/// Where the application is described, if `--config` does not say. Read by the argument parser.
-#[allow(dead_code)] // named here because it is documented here
+/// Where the application is described, if `--config` does not say.
 pub(crate) const STRONGROOM_CONFIG: &str = "STRONGROOM_CONFIG";
 /// What is logged: `warn`, or `strongroom=debug,hyper=info`.
 pub(crate) const STRONGROOM_LOG: &str = "STRONGROOM_LOG";

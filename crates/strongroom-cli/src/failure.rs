@@ -38,6 +38,17 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<clap::Error> for Failure {
+    /// A command line that cannot be parsed.
+    fn from(error: clap::Error) -> Self {
+        let text = error.to_string();
+        // What follows the first paragraph is the usage and where to find help.
+        let problem = text.split("\n\n").next().unwrap_or_default().trim_start_matches("error: ");
+        let message = problem.split_whitespace().collect::<Vec<_>>().join(" ");
+        Self::usage("wrong_usage", message, "see `strongroom --help`, and --help of each command")
+    }
+}
+
 impl From<std::io::Error> for Failure {
     /// Output that cannot be written.
     fn from(error: std::io::Error) -> Self {

@@ -1,6 +1,6 @@
 //! Where the cache is: what the user said, else the user's cache folder.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::args::Cache;
 use crate::env_vars;
@@ -9,20 +9,10 @@ use crate::failure::Failure;
 impl Cache {
     /// The path of the cache document.
     pub(crate) fn location(&self) -> Result<PathBuf, Failure> {
-        if let Some(path) = &self.path {
-            let text = path.to_string_lossy();
-            let is_store = ["sqlite:", "redis://", "rediss://", "postgres://"]
-                .iter()
-                .any(|scheme| text.starts_with(scheme));
-            if is_store {
-                let scheme = text.split(':').next().unwrap_or_default();
-                return Err(Failure::usage(
-                    "unsupported_cache",
-                    format!("caches in {scheme} are not supported by this version"),
-                    "pass the path of a file",
-                ));
-            }
-            return Ok(path.clone());
+        let named =
+            self.path.clone().or_else(|| env_vars::read_os(env_vars::STRONGROOM_CACHE).map(Into::into));
+        if let Some(path) = named {
+            return refuse_store(&path).map(|()| path);
         }
         let folder = env_vars::read_os(env_vars::XDG_CACHE_HOME)
             .map(PathBuf::from)
@@ -37,5 +27,20 @@ impl Cache {
                 "pass --cache PATH, or set STRONGROOM_CACHE",
             )),
         }
+    }
+}
+
+/// Refuses what names a store, and any other URL: as a path it would become folders named like it. A URL may
+/// have a password in it and is not repeated.
+fn refuse_store(path: &Path) -> Result<(), Failure> {
+    let text = path.to_string_lossy();
+    let is_store = text.starts_with("sqlite:") || text.contains("://");
+    match text.split_once(':') {
+        Some((scheme, _)) if is_store => Err(Failure::usage(
+            "unsupported_cache",
+            format!("caches in {scheme} are not supported by this version"),
+            "pass the path of a file",
+        )),
+        _ => Ok(()),
     }
 }

@@ -13,15 +13,15 @@ use tracing_subscriber::prelude::*;
 use crate::env_vars;
 use crate::failure::Failure;
 
-/// Sends logs to stderr. Warnings are always shown.
+/// Sends logs to stderr. Warnings are shown unless `STRONGROOM_LOG` says otherwise; `-v` wins over it.
 pub(crate) fn start_logging(verbose: u8) {
     let ours = |level| Targets::new().with_target("strongroom", level).with_target("strongroom_sts", level);
-    let filter = match verbose {
-        0 => env_vars::read(env_vars::STRONGROOM_LOG)
-            .and_then(|text| text.parse().ok())
-            .unwrap_or_else(|| ours(LevelFilter::WARN)),
-        1 => ours(LevelFilter::INFO),
-        2 => ours(LevelFilter::DEBUG),
+    let wanted = env_vars::read(env_vars::STRONGROOM_LOG).map(|text| text.parse::<Targets>());
+    let filter = match (verbose, &wanted) {
+        (0, Some(Ok(targets))) => targets.clone(),
+        (0, _) => ours(LevelFilter::WARN),
+        (1, _) => ours(LevelFilter::INFO),
+        (2, _) => ours(LevelFilter::DEBUG),
         _ => Targets::new().with_default(LevelFilter::TRACE),
     };
     let colours = anstream::AutoStream::choice(&io::stderr()) != anstream::ColorChoice::Never;
@@ -32,6 +32,9 @@ pub(crate) fn start_logging(verbose: u8) {
         .without_time()
         .with_filter(filter);
     tracing_subscriber::registry().with(layer).init();
+    if let Some(Err(error)) = wanted {
+        tracing::warn!("STRONGROOM_LOG is not understood: {error}");
+    }
 }
 
 /// Writes one line of result to stdout.

@@ -1,6 +1,7 @@
 //! The provider for code that has no runtime of its own, tests above all: a thread, a handle, and an
 //! end when the handle is dropped.
 
+use std::ops::Deref;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use std::{fmt, io};
@@ -8,10 +9,9 @@ use std::{fmt, io};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
-use crate::control::{Lifetimes, Stats};
+use crate::control::Stats;
 use crate::error::StsError;
-use crate::faults::Fault;
-use crate::server::{Config, Ready, Sts};
+use crate::server::{Config, Sts};
 
 /// Starts a provider on a thread and runtime of its own and waits until it accepts connections.
 ///
@@ -57,7 +57,8 @@ pub fn spawn(config: Config) -> Result<RunningSts, StsError> {
     Ok(RunningSts { sts, stop: Some(stop), thread: Some(thread) })
 }
 
-/// A provider on its own thread. Dropping it ends it at once, requests under way included.
+/// A provider on its own thread, to be used as an [`Sts`]. Dropping it ends it at once, requests under way
+/// included.
 pub struct RunningSts {
     sts: Sts,
     stop: Option<oneshot::Sender<()>>,
@@ -65,57 +66,18 @@ pub struct RunningSts {
 }
 
 impl RunningSts {
-    /// What a client needs to know.
-    pub fn ready(&self) -> &Ready {
-        self.sts.ready()
-    }
-
-    /// As [`Sts::stats`].
-    pub fn stats(&self) -> Stats {
-        self.sts.stats()
-    }
-
     /// Waits until the statistics are as wished, such as `|s| s.held == 16`; `None` if they are not
     /// within `timeout`.
     pub fn wait_for_stats(&self, timeout: Duration, wished: impl FnMut(&Stats) -> bool) -> Option<Stats> {
         self.sts.control().wait_for_stats(timeout, wished)
     }
+}
 
-    /// As [`Sts::reset`].
-    pub fn reset(&self) {
-        self.sts.reset();
-    }
+impl Deref for RunningSts {
+    type Target = Sts;
 
-    /// As [`Sts::add_fault`].
-    ///
-    /// # Errors
-    ///
-    /// [`StsError::Control`] if it makes no sense.
-    pub fn add_fault(&self, fault: Fault) -> Result<(), StsError> {
-        self.sts.add_fault(fault)
-    }
-
-    /// As [`Sts::clear_faults`].
-    pub fn clear_faults(&self) {
-        self.sts.clear_faults();
-    }
-
-    /// As [`Sts::set_clock`].
-    ///
-    /// # Errors
-    ///
-    /// [`StsError::Control`] beyond a century.
-    pub fn set_clock(&self, offset_s: i64) -> Result<(), StsError> {
-        self.sts.set_clock(offset_s)
-    }
-
-    /// As [`Sts::set_lifetimes`].
-    ///
-    /// # Errors
-    ///
-    /// [`StsError::Control`] beyond ten years.
-    pub fn set_lifetimes(&self, lifetimes: Lifetimes) -> Result<(), StsError> {
-        self.sts.set_lifetimes(lifetimes)
+    fn deref(&self) -> &Sts {
+        &self.sts
     }
 }
 

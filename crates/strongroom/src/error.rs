@@ -9,9 +9,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[cfg(feature = "client")]
-use crate::oauth::ServiceError;
-
 /// What went wrong, what to do about it, and never a secret.
 ///
 /// Cheap to clone: callers that shared one request share its error.
@@ -62,10 +59,6 @@ pub(crate) trait Diagnose: StdError + Send + Sync + 'static {
         matches!(self.kind(), ErrorKind::Network | ErrorKind::Locked | ErrorKind::Contended)
     }
     fn retry_after(&self) -> Option<Duration> {
-        None
-    }
-    #[cfg(feature = "client")]
-    fn service(&self) -> Option<&ServiceError> {
         None
     }
 }
@@ -123,11 +116,10 @@ impl Error {
         self.cause.retry_after()
     }
 
-    /// The identity provider's answer, where it was the provider that refused or failed.
+    /// The error of a layer that this one carries.
     #[cfg(feature = "client")]
-    #[must_use]
-    pub fn service(&self) -> Option<&ServiceError> {
-        self.cause.service()
+    pub(crate) fn carried<E: StdError + 'static>(&self) -> Option<&E> {
+        (&*self.cause as &(dyn StdError + 'static)).downcast_ref()
     }
 }
 

@@ -58,6 +58,9 @@ pub use self::persistence::{
     Fence, FilePersistence, FilePersistenceBuilder, Holder, Loaded, Location, MemoryPersistence, Persistence,
     PersistenceError, Protection, Revision, Saved, SealedPersistence, Step,
 };
+#[cfg(all(unix, feature = "test-support"))]
+#[doc(hidden)]
+pub use self::platform::fork_for_tests;
 pub use self::schema::{
     AccessToken, Account, AppMetadata, Applied, Change, Credential, CredentialKey, CredentialType, Dialect,
     Document, DocumentError, Entry, EntryProblem, Environments, Expectation, ExtendedKey, IdToken, Partition,

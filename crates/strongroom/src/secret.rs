@@ -67,57 +67,80 @@ impl fmt::Debug for SecretString {
 
 /// Secret bytes: a whole cache document, the body of a token response.
 ///
-/// Wiped from memory when dropped. Not `Clone`, so that no copy is made by accident.
+/// Wiped from memory when dropped. Not `Clone`, so that no copy is made by accident; [`share`](Self::share) makes
+/// none.
 #[derive(Default, PartialEq, Eq)]
-pub struct SecretBytes(Zeroizing<Vec<u8>>);
+pub struct SecretBytes(Arc<Wiped>);
 
 impl SecretBytes {
     /// No bytes yet, with room for `capacity` of them.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        Self(Zeroizing::new(Vec::with_capacity(capacity)))
+        Vec::with_capacity(capacity).into()
     }
 
     /// The bytes themselves. Search for this name to find where secrets leave their type.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
-        &self.0
+        &self.0.0
     }
 
     /// The number of bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.0.0.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.0.0.is_empty()
     }
 
-    /// Appends bytes; memory that is outgrown is wiped before it is given back.
+    /// The same bytes once more, without a copy: they are wiped when the last of those who share them is dropped.
+    #[must_use]
+    pub fn share(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+
+    /// Appends bytes; memory that is outgrown is wiped before it is given back. Shared bytes are copied first, and
+    /// whoever shares them keeps what there was.
     pub fn extend(&mut self, bytes: &[u8]) {
-        let needed = self.0.len() + bytes.len();
-        if needed > self.0.capacity() {
-            let mut larger = Vec::with_capacity(needed.max(2 * self.0.capacity()));
-            larger.extend_from_slice(&self.0);
-            self.0.zeroize();
-            self.0 = Zeroizing::new(larger);
+        let needed = self.len() + bytes.len();
+        match Arc::get_mut(&mut self.0) {
+            Some(own) if needed <= own.0.capacity() => own.0.extend_from_slice(bytes),
+            own => {
+                let capacity = own.map_or(0, |own| own.0.capacity());
+                let mut larger = Vec::with_capacity(needed.max(2 * capacity));
+                larger.extend_from_slice(self.expose());
+                larger.extend_from_slice(bytes);
+                *self = larger.into();
+            }
         }
-        self.0.extend_from_slice(bytes);
+    }
+}
+
+/// Bytes that are wiped when dropped, what they have outgrown included.
+#[derive(Default, PartialEq, Eq)]
+struct Wiped(Vec<u8>);
+
+impl Drop for Wiped {
+    fn drop(&mut self) {
+        // Slice by slice: a vector is wiped byte by byte, which a document of many megabytes would feel.
+        self.0.as_mut_slice().zeroize();
+        self.0.spare_capacity_mut().zeroize();
     }
 }
 
 impl From<Vec<u8>> for SecretBytes {
     fn from(bytes: Vec<u8>) -> Self {
-        Self(Zeroizing::new(bytes))
+        Self(Arc::new(Wiped(bytes)))
     }
 }
 
 impl fmt::Debug for SecretBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SecretBytes([{} bytes redacted])", self.0.len())
+        write!(f, "SecretBytes([{} bytes redacted])", self.len())
     }
 }
 
@@ -130,5 +153,37 @@ impl std::io::Write for SecretBytes {
 
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_bytes_are_not_copied() {
+        let bytes = SecretBytes::from(b"secret".to_vec());
+        assert_eq!(bytes.share().expose().as_ptr(), bytes.expose().as_ptr());
+    }
+
+    #[test]
+    fn who_shares_bytes_keeps_them_when_another_appends() {
+        let kept = SecretBytes::from(b"one".to_vec());
+        let mut grown = kept.share();
+        grown.extend(b" two");
+        assert_eq!((kept.expose(), grown.expose()), (&b"one"[..], &b"one two"[..]));
+        grown.extend(b" three");
+        assert_eq!(grown.expose(), b"one two three");
+    }
+
+    #[test]
+    fn bytes_grow_where_they_are_while_there_is_room() {
+        let mut bytes = SecretBytes::with_capacity(8);
+        bytes.extend(b"1234");
+        let place = bytes.expose().as_ptr();
+        bytes.extend(b"5678");
+        assert_eq!(bytes.expose().as_ptr(), place);
+        bytes.extend(b"9");
+        assert_eq!(bytes.expose(), b"123456789");
     }
 }

@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
+use crate::platform::fork::PerProcess;
 use crate::time::Deadline;
 
 /// A boxed future, so that the traits of this library can be used as trait objects.
@@ -71,21 +72,21 @@ impl Future for Sleep {
         if Instant::now() >= self.at {
             return Poll::Ready(());
         }
-        TIMER.wake_at(self.at, context.waker().clone());
+        TIMER.get().wake_at(self.at, context.waker().clone());
         Poll::Pending
     }
 }
 
-static TIMER: Timer = Timer {
-    state: Mutex::new(TimerState { alarms: BinaryHeap::new(), running: false }),
-    changed: Condvar::new(),
-};
+/// Of each process its own: a forked child does not have its parent's thread.
+static TIMER: PerProcess<Timer> = PerProcess::new(Timer::default);
 
+#[derive(Default)]
 struct Timer {
     state: Mutex<TimerState>,
     changed: Condvar,
 }
 
+#[derive(Default)]
 struct TimerState {
     alarms: BinaryHeap<Alarm>,
     running: bool,

@@ -1,12 +1,14 @@
 //! `strongroom demo`: the scenario in one command.
 
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
-use strongroom::{HttpRequest, HttpTransport, Transport, block_on};
+use strongroom::{HttpRequest, Transport, block_on};
 use strongroom_sts::{Ready, RunningSts};
 
 use super::{sts, token};
@@ -36,56 +38,66 @@ struct Report {
 pub(crate) fn run(options: &Demo, global: &Global) -> Result<(), Failure> {
     match options.daemon.as_deref() {
         Some([config, cache, ca]) => daemon(config, cache, ca, global),
-        _ => demonstrate(options),
+        _ => demonstrate(options, global.output),
     }
 }
 
-fn demonstrate(options: &Demo) -> Result<(), Failure> {
+fn demonstrate(options: &Demo, format: Output) -> Result<(), Failure> {
     let folder = sts::temporary_folder()?;
-    remove_when_interrupted(folder.path().to_owned())?;
-    let provider = strongroom_sts::spawn(strongroom_sts::Config::new(folder.path().join("sts")))
-        .map_err(sts::failure)?;
+    let running = Running::default();
+    end_when_interrupted(&running, folder.path().to_owned())?;
+    let provider = {
+        // It writes into the folder until it runs.
+        let _undisturbed = running.lock();
+        strongroom_sts::spawn(strongroom_sts::Config::new(folder.path().join("sts"))).map_err(sts::failure)?
+    };
     let cache = folder.path().join("cache").join("token_cache.bin");
-    if options.output == Output::Text {
+    if format != Output::Json {
         output::note(&format!(
             "identity provider  {} (local, for this demonstration)",
             provider.ready().authority
         ));
         output::note(&format!("token cache        {} (empty)\n", cache.display()));
     }
-    let runs: Vec<Run> =
-        (1..=options.runs).map(|number| one_run(number, &provider, &cache)).collect::<Result<_, _>>()?;
+    let runs: Vec<Run> = (1..=options.runs)
+        .map(|number| one_run(number, &provider, &cache, &running))
+        .collect::<Result<_, _>>()?;
     drop(provider);
+    let _undisturbed = running.lock();
     folder.close().map_err(|error| {
         Failure::other("left_behind", format!("the temporary folder cannot be removed: {error}"))
     })?;
-    match options.output {
+    match format {
         Output::Json => output::json(&runs),
-        Output::Text => output::write_all(&summary(&runs)),
+        _ => output::write_all(&summary(&runs)),
     }
 }
 
 /// Starts the daemon as a process of its own, as cron would, and counts what the provider saw of it.
-fn one_run(number: u32, provider: &RunningSts, cache: &Path) -> Result<Run, Failure> {
+fn one_run(number: u32, provider: &RunningSts, cache: &Path, running: &Running) -> Result<Run, Failure> {
     let failed =
         |problem: String| Failure::other("demo_failed", format!("run {number} of the daemon {problem}"));
     let Ready { config_file, ca_file, .. } = provider.ready();
     let program = std::env::current_exe().map_err(|error| failed(format!("cannot be started: {error}")))?;
-    provider.reset();
-    let began = Instant::now();
-    let ended = Command::new(program)
+    let mut daemon = Command::new(program);
+    daemon
         .args(["demo", "--daemon"])
         .args([config_file.as_path(), cache, ca_file.as_path()])
         .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| failed(format!("cannot be started: {error}")))?;
+        .stdout(Stdio::piped());
+    // Ctrl-C at a terminal is for the demonstration, which ends the daemon.
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(&mut daemon, 0);
+    provider.reset();
+    let began = Instant::now();
+    let (status, said) =
+        running.wait_for(&mut daemon).map_err(|error| failed(format!("cannot be run: {error}")))?;
     let milliseconds = began.elapsed().as_secs_f64() * 1000.0;
-    if !ended.status.success() {
-        return Err(failed(format!("failed ({})", ended.status)));
+    if !status.success() {
+        return Err(failed(format!("failed ({status})")));
     }
-    let report: Report = serde_json::from_slice(&ended.stdout)
-        .map_err(|error| failed(format!("said something else: {error}")))?;
+    let report: Report =
+        serde_json::from_slice(&said).map_err(|error| failed(format!("said something else: {error}")))?;
     let seen = provider.stats();
     Ok(Run {
         run: number,
@@ -101,17 +113,17 @@ fn one_run(number: u32, provider: &RunningSts, cache: &Path) -> Result<Run, Fail
 fn daemon(config: &Path, cache: &Path, ca: &Path, global: &Global) -> Result<(), Failure> {
     let config = Config::load(Some(config), &[])?;
     let cache = token::open_cache(cache, Persistence::File, global)?;
-    let app = token::application(&config, cache, Some(ca.to_owned()), global)?;
+    let app = token::application(&config, cache, Some(ca.to_owned()), global).build()?;
     let result = app.acquire_token_for_client(config.scopes).blocking()?;
 
     let endpoint = config
         .endpoint
         .ok_or_else(|| Failure::usage("incomplete_config", "no endpoint is given", "set \"endpoint\""))?;
-    let pem = std::fs::read(ca).map_err(|error| Failure::other("no_trust_root", error.to_string()))?;
+    let transport =
+        token::transport_with_roots(ca).map_err(|reason| Failure::other("no_trust_root", reason))?;
     let mut request = HttpRequest::get(&endpoint);
     request.headers.push(("authorization", result.authorization_header().expose().to_owned()));
-    let answer =
-        block_on(HttpTransport::with_extra_roots(&pem)?.send(request)).map_err(strongroom::Error::from)?;
+    let answer = block_on(transport.send(request)).map_err(strongroom::Error::from)?;
     output::json(&Report { token_source: result.token_source().as_str().into(), api_status: answer.status })
 }
 
@@ -138,19 +150,50 @@ fn summary(runs: &[Run]) -> String {
     )
 }
 
+/// The daemon that runs at this moment. Who interrupts the demonstration keeps the lock to the end of the process:
+/// from then on nothing is started, written or said.
+#[derive(Clone, Default)]
+struct Running(Arc<Mutex<Option<Child>>>);
+
+impl Running {
+    fn lock(&self) -> MutexGuard<'_, Option<Child>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs a program to its end; what it said on stdout.
+    fn wait_for(&self, program: &mut Command) -> io::Result<(ExitStatus, Vec<u8>)> {
+        let stdout = self.lock().insert(program.spawn()?).stdout.take();
+        let mut said = Vec::new();
+        if let Some(mut stdout) = stdout {
+            stdout.read_to_end(&mut said)?;
+        }
+        let mut running = self.lock();
+        let ended = running.as_mut().map(Child::wait);
+        *running = None;
+        Ok((ended.unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()))?, said))
+    }
+}
+
 /// The demonstration leaves nothing behind, not even when it is stopped with Ctrl-C.
-fn remove_when_interrupted(folder: PathBuf) -> Result<(), Failure> {
+fn end_when_interrupted(running: &Running, folder: PathBuf) -> Result<(), Failure> {
     let failed =
-        |error: std::io::Error| Failure::other("no_runtime", format!("no thread can be started: {error}"));
+        |error: io::Error| Failure::other("no_runtime", format!("no thread can be started: {error}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build().map_err(failed)?;
     let interrupted = {
         let _context = runtime.enter();
         sts::interrupted()?
     };
+    let running = running.clone();
     std::thread::Builder::new()
         .name("interrupted".into())
         .spawn(move || {
             runtime.block_on(interrupted);
+            let mut running = running.lock();
+            if let Some(daemon) = running.as_mut() {
+                // Else it could write into the folder while that is removed.
+                let _ = daemon.kill();
+                let _ = daemon.wait();
+            }
             let _ = std::fs::remove_dir_all(folder);
             std::process::exit(130);
         })

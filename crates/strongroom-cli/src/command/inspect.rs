@@ -11,22 +11,22 @@ use strongroom::{
     SecretString, SystemClock, TokenScheme, UnixSeconds, block_on,
 };
 
-use crate::args::{Inspect, Output};
+use crate::args::{Global, Inspect, Output};
 use crate::failure::Failure;
 use crate::output::{self, human_seconds, printable};
 
-pub(crate) fn run(options: &Inspect) -> Result<(), Failure> {
+pub(crate) fn run(options: &Inspect, global: &Global) -> Result<(), Failure> {
     let location = options.cache.location()?;
-    let persistence = FilePersistence::new(&location)?;
+    let persistence = FilePersistence::builder(&location).tighten_when_read(false).build()?;
     let document = load(&persistence)?;
     let now = SystemClock.now();
-    match options.output {
+    match global.output {
         Output::Json => {
             let rows: Vec<Value> =
                 document.entries().map(|entry| as_json(&entry, now, options.show_secrets)).collect();
             output::json(&rows)
         }
-        Output::Text => {
+        _ => {
             output::note(&heading(&location, &persistence, &document));
             if document.entries().next().is_none() {
                 return Ok(());

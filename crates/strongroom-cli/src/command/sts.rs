@@ -3,11 +3,11 @@
 use strongroom_sts::{Config, Ready, StsError};
 use tempfile::TempDir;
 
-use crate::args::{Output, Sts};
+use crate::args::{Global, Output, Sts};
 use crate::failure::Failure;
 use crate::output;
 
-pub(crate) fn run(options: &Sts) -> Result<(), Failure> {
+pub(crate) fn run(options: &Sts, global: &Global) -> Result<(), Failure> {
     let temporary = match options.state {
         Some(_) => None,
         None => Some(temporary_folder()?),
@@ -26,7 +26,7 @@ pub(crate) fn run(options: &Sts) -> Result<(), Failure> {
     let mut announced = Ok(());
     runtime.block_on(async {
         let until = interrupted()?;
-        strongroom_sts::serve(config, |ready| announced = announce(ready, options.output), until)
+        strongroom_sts::serve(config, |ready| announced = announce(ready, global.output), until)
             .await
             .map_err(failure)
     })?;
@@ -74,12 +74,14 @@ pub(crate) fn interrupted() -> Result<impl Future<Output = ()>, Failure> {
 }
 
 fn announce(ready: &Ready, format: Output) -> Result<(), Failure> {
+    output::note(
+        "A local identity provider for DEVELOPMENT is ready. Its tokens are worth nothing elsewhere.",
+    );
     if format == Output::Json {
         return output::json(ready);
     }
     output::write_all(&format!(
-        "A local identity provider for DEVELOPMENT is ready. Its tokens are worth nothing elsewhere.\n\n\
-         authority      {}\n\
+        "\nauthority      {}\n\
          client_id      {}\n\
          client_secret  {}\n\
          scope          {}\n\

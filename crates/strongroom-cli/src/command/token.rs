@@ -2,26 +2,33 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use serde::Serialize;
 use strongroom::{
-    AuthenticationResult, BoxFuture, ClientCredential, ConfidentialClientApplication, DocumentStore, Error,
-    ErrorKind, FilePersistence, HttpRequest, HttpResponse, HttpTransport, Protection, StoreInfo, TokenCache,
-    Transport, TransportError,
+    AuthenticationResult, BoxFuture, ClientCredential, ConfidentialClientApplication,
+    ConfidentialClientApplicationBuilder, DocumentStore, Error, ErrorKind, FilePersistence, HttpRequest,
+    HttpResponse, HttpTransport, Protection, Renewal, StoreInfo, TokenCache, Transport, TransportError,
 };
 
-use crate::args::{Global, MinProtection, Persistence, Token, TokenOutput};
+use crate::args::{Global, MinProtection, Output, Persistence, Refresh, Token};
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::output;
+use crate::{input, output};
 
 pub(crate) fn run(options: &Token, global: &Global) -> Result<(), Failure> {
     let config = Config::load(options.config.as_deref(), &options.scopes)?;
     let cache = open_cache(&options.cache.location()?, options.persistence, global)?;
     require_protection(&cache.info(), options.min_protection)?;
-    let app = application(&config, cache, options.ca_file.clone(), global)?;
+    let builder = application(&config, cache, options.ca_file.clone(), global);
+    let app = builder.renewal(renewal(options.refresh)).build()?;
     let result =
         app.acquire_token_for_client(config.scopes).force_refresh(options.force_refresh).blocking()?;
+    tracing::info!(
+        "a token from the {}, good for {}",
+        result.token_source().as_str().replace('_', " "),
+        output::human_seconds(result.expires_in())
+    );
     if options.require_persist
         && let Some(error) = result.persistence_error()
     {
@@ -36,7 +43,16 @@ pub(crate) fn open_cache(path: &Path, kind: Persistence, global: &Global) -> Res
             DocumentStore::builder(FilePersistence::new(path)?).lock_timeout(global.lock_timeout)
         }
     };
-    Ok(TokenCache::builder(store.build()).build())
+    // It is asked once.
+    Ok(TokenCache::builder(store.build()).l1_bytes(0).build())
+}
+
+/// This process ends at once, so nothing goes on behind it.
+fn renewal(refresh: Refresh) -> Renewal {
+    match refresh {
+        Refresh::Inline => Renewal::Inline(Duration::from_secs(2)),
+        Refresh::Off => Renewal::Off,
+    }
 }
 
 pub(crate) fn application(
@@ -44,18 +60,17 @@ pub(crate) fn application(
     cache: TokenCache,
     ca_file: Option<PathBuf>,
     global: &Global,
-) -> Result<ConfidentialClientApplication, Failure> {
+) -> ConfidentialClientApplicationBuilder {
     let credential = ClientCredential::from_secret(config.client_secret.clone());
     let builder = ConfidentialClientApplication::builder(&config.client_id, &config.authority, credential)
         .token_cache(cache)
         .instance_discovery(config.instance_discovery)
         .known_authorities(&config.known_authorities)
         .timeout(global.timeout);
-    let builder = match ca_file {
+    match ca_file {
         Some(file) => builder.transport(TransportWithCa { file, inner: OnceLock::new() }),
         None => builder,
-    };
-    Ok(builder.build()?)
+    }
 }
 
 /// What `--output json` prints.
@@ -82,13 +97,11 @@ struct PrintedCache {
     protection: &'static str,
 }
 
-fn print(result: &AuthenticationResult, info: &StoreInfo, format: TokenOutput) -> Result<(), Failure> {
+fn print(result: &AuthenticationResult, info: &StoreInfo, format: Output) -> Result<(), Failure> {
     match format {
-        TokenOutput::Token => output::line(result.access_token().expose()),
-        TokenOutput::Header => {
-            output::line(&format!("Authorization: {}", result.authorization_header().expose()))
-        }
-        TokenOutput::Json => output::json(&Printed {
+        Output::Text => output::line(result.access_token().expose()),
+        Output::Header => output::line(&format!("Authorization: {}", result.authorization_header().expose())),
+        Output::Json => output::json(&Printed {
             access_token: result.access_token().expose(),
             token_type: result.token_type(),
             expires_on: result.expires_on().get(),
@@ -125,6 +138,16 @@ fn require_protection(info: &StoreInfo, least: MinProtection) -> Result<(), Fail
         .into())
 }
 
+/// HTTP that trusts the certificates of a file too; else the reason why not.
+pub(crate) fn transport_with_roots(file: &Path) -> Result<HttpTransport, String> {
+    /// The largest file of certificates that is read, in bytes: several times what a system trusts.
+    const LARGEST: u64 = 16 << 20;
+
+    let (pem, _) = input::read(file, LARGEST)
+        .map_err(|error| format!("the trust roots {} cannot be read: {error}", file.display()))?;
+    HttpTransport::with_extra_roots(pem.expose()).map_err(|error| format!("{}: {error}", file.display()))
+}
+
 /// HTTP that trusts the certificates of a file too. The file is read when the first request is sent: a token
 /// from the cache needs none.
 #[derive(Debug)]
@@ -135,12 +158,8 @@ struct TransportWithCa {
 
 impl TransportWithCa {
     fn inner(&self) -> Result<&HttpTransport, TransportError> {
-        let setup = |reason| TransportError::Setup { reason };
         let inner = self.inner.get_or_init(|| {
-            let pem = std::fs::read(&self.file)
-                .map_err(|error| setup(format!("{} cannot be read: {error}", self.file.display())))?;
-            HttpTransport::with_extra_roots(&pem)
-                .map_err(|error| setup(format!("{}: {error}", self.file.display())))
+            transport_with_roots(&self.file).map_err(|reason| TransportError::Setup { reason })
         });
         inner.as_ref().map_err(Clone::clone)
     }

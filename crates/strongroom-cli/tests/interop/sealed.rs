@@ -8,7 +8,7 @@ use strongroom::{
     persistence,
 };
 
-use crate::skip;
+use crate::support::skip;
 
 const DOCUMENT: &[u8] = b"{\"AccessToken\":{\"k\":{\"secret\":\"gr\xc3\xbc\xc3\x9fe\"}}}";
 

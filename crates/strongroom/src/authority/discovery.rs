@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::entra::{Authority, AuthorityError};
 use crate::oauth::{Exchange, HttpRequest, HttpResponse, ServiceError, TransportError};
-use crate::schema::{Environments, cloud_of};
+use crate::schema::{Environments, cloud_of, lenient};
 use crate::time::Deadline;
 use crate::{Error, wait};
 
@@ -162,14 +162,14 @@ async fn instance_discovery(authority: &Authority, exchange: &Exchange<'_>) -> R
         }
     };
     if !response.is_success() {
-        let error = ServiceError::from_response(response.status, response.body.expose(), None);
+        let error = ServiceError::from_response(response.status, response.body.expose(), None, None);
         if error.error == "invalid_instance" {
             return Err(AuthorityError::UnknownHost { host: authority.host().to_owned() }.into());
         }
         tracing::warn!(%error, host = authority.host(), "instance discovery failed; going on without aliases");
         return Ok(Discovered::default());
     }
-    let Ok(answer) = serde_json::from_slice::<Answer>(response.body.expose()) else {
+    let Some(answer) = lenient::object::<Answer>(response.body.expose()) else {
         return Ok(Discovered::default());
     };
     let own = answer.metadata.into_iter().find(|instance| {
@@ -202,10 +202,10 @@ async fn openid_configuration(
     let url = authority.endpoint("v2.0/.well-known/openid-configuration");
     let response: HttpResponse = exchange.with_retry(|| HttpRequest::get(&url)).await?;
     if !response.is_success() {
-        return Err(response.into_service_error().into());
+        return Err(response.into_service_error(None).into());
     }
-    let document: Document = serde_json::from_slice(response.body.expose())
-        .map_err(|_| AuthorityError::NotADiscoveryDocument { url: url.clone() })?;
+    let document: Document = lenient::object(response.body.expose())
+        .ok_or_else(|| AuthorityError::NotADiscoveryDocument { url: url.clone() })?;
     if !authority.accepts_endpoint(&document.token_endpoint) {
         let endpoint = document.token_endpoint.chars().take(200).collect();
         return Err(AuthorityError::ForeignEndpoint { authority: authority.url(), endpoint }.into());

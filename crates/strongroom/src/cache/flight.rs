@@ -1,36 +1,46 @@
 //! Single flight: of all who want the same token at the same time, one asks and the others share the answer.
 //!
 //! Here within one process. Where a leader's caller goes away, the next in line leads; where a leader is neither
-//! polled nor dropped, the others lose patience and ask for themselves.
+//! polled nor dropped, the others lose patience and begin another flight. Agreeing with other processes is part of
+//! what is fetched: only who leads here asks [`CredentialStore::lead`](crate::CredentialStore::lead), so that of the
+//! callers of a process one waits on the host.
 
+use std::any::Any;
 use std::collections::HashMap;
+use std::fmt;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use crate::{Error, wait};
+use super::sync::{AtomicBool, Mutex, MutexGuard, sleep};
+use crate::Error;
+use crate::platform::fork::{PerProcess, generation};
 
-/// The flights that are under way, by what they fetch.
-#[derive(Debug, Default)]
-pub(crate) struct Flights(Mutex<HashMap<String, Arc<Flight>>>);
+/// The flights that are under way, by what they fetch. A forked child takes no part in those of its parent.
+pub(crate) struct Flights(PerProcess<Board>);
+
+type Board = Mutex<HashMap<String, Flight>>;
 
 #[derive(Debug, Default)]
 struct Flight {
-    outcome: OnceCell<Result<Landed, Error>>,
-    /// How many callers are aboard. Changed only under the lock of the board.
-    aboard: AtomicUsize,
+    landing: Arc<Landing>,
+    /// How many callers are aboard.
+    aboard: usize,
 }
 
-type Landed = Arc<dyn std::any::Any + Send + Sync>;
+type Landing = OnceCell<Result<Arc<dyn Any + Send + Sync>, Error>>;
 
 impl Flights {
     /// The outcome of `fetch`, or of the same fetch that is already under way. The second value says whether it
-    /// was shared. Who has waited for another caller longer than `patience` fetches for itself.
+    /// was shared.
+    ///
+    /// Who has waited for another caller longer than `patience` begins another flight; who has done so twice fetches
+    /// for itself.
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
     pub(crate) async fn join<T, F>(
         &self,
@@ -42,75 +52,160 @@ impl Flights {
         T: Send + Sync + 'static,
         F: Future<Output = Result<T, Error>>,
     {
-        let boarding = self.board(key);
+        for _ in 0..2 {
+            let boarding = Boarding::of(self, key);
+            if let Some(landed) = boarding.land(patience, &fetch).await {
+                return landed;
+            }
+            // Nobody else is to wait for this leader; and all who have done so are not to fetch at once.
+            boarding.abandon();
+        }
+        (fetch().await.map(Arc::new), false)
+    }
+
+    /// The outcome of `fetch`, which others may share, or `None` at once if the same fetch is under way.
+    #[allow(dead_code)] // for renewals, which make nobody wait
+    pub(crate) async fn join_unless_under_way<T, F>(
+        &self,
+        key: &str,
+        fetch: impl Fn() -> F,
+    ) -> Option<Result<Arc<T>, Error>>
+    where
+        T: Send + Sync + 'static,
+        F: Future<Output = Result<T, Error>>,
+    {
+        let boarding = Boarding::of(self, key);
+        // Decided by who leads, not by who is aboard: another may be faster after boarding.
+        boarding.land(Duration::ZERO, &fetch).await.map(|(landed, _)| landed)
+    }
+}
+
+impl Default for Flights {
+    fn default() -> Self {
+        Self(PerProcess::new(Board::default))
+    }
+}
+
+impl fmt::Debug for Flights {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Flights")
+    }
+}
+
+/// A caller's place in a flight. The last one to leave takes the flight off the board.
+struct Boarding<'a> {
+    board: &'a Board,
+    generation: u32,
+    key: &'a str,
+    landing: Arc<Landing>,
+}
+
+impl<'a> Boarding<'a> {
+    fn of(flights: &'a Flights, key: &'a str) -> Self {
+        let board = flights.0.get();
+        let mut flights = lock(board);
+        let flight = flights.entry(key.to_owned()).or_default();
+        // An outcome is shared by those who waited for it, never by those who come later.
+        if flight.landing.initialized() {
+            *flight = Flight::default();
+        }
+        flight.aboard += 1;
+        Self { board, generation: generation(), key, landing: Arc::clone(&flight.landing) }
+    }
+
+    /// Waits for the landing, and leads if nobody else does. `None` if another leads for longer than `patience`.
+    async fn land<T, F>(
+        &self,
+        patience: Duration,
+        fetch: &impl Fn() -> F,
+    ) -> Option<(Result<Arc<T>, Error>, bool)>
+    where
+        T: Send + Sync + 'static,
+        F: Future<Output = Result<T, Error>>,
+    {
         let leads = AtomicBool::new(false);
-        let landed = {
-            let mut landing = pin!(boarding.flight.outcome.get_or_init(|| async {
-                leads.store(true, Ordering::Relaxed);
-                fetch().await.map(|landed| Arc::new(landed) as Landed)
-            }));
-            let mut alarm = pin!(wait::sleep(patience));
-            std::future::poll_fn(|context| match landing.as_mut().poll(context) {
+        let mut landing = pin!(self.landing.get_or_init(|| async {
+            leads.store(true, Ordering::Relaxed);
+            fetch().await.map(|landed| Arc::new(landed) as Arc<dyn Any + Send + Sync>)
+        }));
+        let mut alarm = pin!(sleep(patience));
+        let landed = std::future::poll_fn(|context| {
+            if !self.is_own() {
+                // Whoever leads has stayed in the parent.
+                return Poll::Ready(None);
+            }
+            match landing.as_mut().poll(context) {
                 Poll::Ready(landed) => Poll::Ready(Some(landed.clone())),
                 // A leader is bounded by its own request.
                 Poll::Pending if leads.load(Ordering::Relaxed) => Poll::Pending,
                 Poll::Pending => alarm.as_mut().poll(context).map(|()| None),
-            })
-            .await
-        };
-        drop(boarding);
-        let Some(landed) = landed else { return (fetch().await.map(Arc::new), false) };
+            }
+        })
+        .await?;
         let landed = landed.map(|landed| {
             // A key belongs to one kind of fetch, so the type is always the caller's.
             landed.downcast::<T>().expect("flights of one key fetch one type")
         });
-        (landed, !leads.load(Ordering::Relaxed))
+        Some((landed, !leads.load(Ordering::Relaxed)))
     }
 
-    fn board<'a>(&'a self, key: &'a str) -> Boarding<'a> {
-        let mut flights = self.flights();
-        let flight = flights.entry(key.to_owned()).or_default();
-        // An outcome is shared by those who waited for it, never by those who come later.
-        if flight.outcome.initialized() {
-            *flight = Arc::default();
+    /// Takes the flight off the board: who comes from now on begins another one.
+    fn abandon(&self) {
+        self.leave(|_| true);
+    }
+
+    fn leave(&self, is_over: impl FnOnce(&mut Flight) -> bool) {
+        if !self.is_own() {
+            // Another thread of the parent may have had the board locked when this process was forked.
+            return;
         }
-        flight.aboard.fetch_add(1, Ordering::Relaxed);
-        Boarding { flights: self, key, flight: Arc::clone(flight) }
+        let mut flights = lock(self.board);
+        if let Some(flight) = flights.get_mut(self.key)
+            && Arc::ptr_eq(&flight.landing, &self.landing)
+            && is_over(flight)
+        {
+            flights.remove(self.key);
+        }
     }
 
-    fn flights(&self) -> MutexGuard<'_, HashMap<String, Arc<Flight>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn is_own(&self) -> bool {
+        self.generation == generation()
     }
-}
-
-/// A caller's place in a flight; the last one to leave, or the first after the landing, takes the flight off the
-/// board.
-struct Boarding<'a> {
-    flights: &'a Flights,
-    key: &'a str,
-    flight: Arc<Flight>,
 }
 
 impl Drop for Boarding<'_> {
     fn drop(&mut self) {
-        let mut flights = self.flights.flights();
-        let was_last = self.flight.aboard.fetch_sub(1, Ordering::Relaxed) == 1;
-        let over = was_last || self.flight.outcome.initialized();
-        if over && flights.get(self.key).is_some_and(|flight| Arc::ptr_eq(flight, &self.flight)) {
-            flights.remove(self.key);
-        }
+        self.leave(|flight| {
+            flight.aboard -= 1;
+            flight.aboard == 0
+        });
     }
 }
 
+fn lock(board: &Board) -> MutexGuard<'_, HashMap<String, Flight>> {
+    // Nothing under this mutex panics half-way.
+    board.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
+#[cfg(shuttle)]
+mod model;
+
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests {
     use std::pin::pin;
+    use std::sync::atomic::AtomicUsize;
     use std::task::{Context, Waker};
 
     use super::*;
     use crate::block_on;
 
     const LONG: Duration = Duration::from_secs(600);
+
+    fn board_of(flights: &Flights) -> MutexGuard<'_, HashMap<String, Flight>> {
+        lock(flights.0.get())
+    }
 
     #[tokio::test]
     async fn all_who_ask_at_once_share_one_fetch() {
@@ -136,7 +231,7 @@ mod tests {
         });
         assert_eq!((first, second, third), ((7, false), (7, true), (7, true)));
         assert_eq!(fetches.load(Ordering::Relaxed), 1);
-        assert!(flights.flights().is_empty());
+        assert!(board_of(&flights).is_empty());
     }
 
     #[test]
@@ -152,7 +247,7 @@ mod tests {
             panic!("the next one does not lead")
         };
         assert_eq!((*outcome.unwrap(), shared), (1, false));
-        assert!(flights.flights().is_empty());
+        assert!(board_of(&flights).is_empty());
     }
 
     #[test]
@@ -165,7 +260,76 @@ mod tests {
         let (outcome, shared) = block_on(impatient);
         assert_eq!((*outcome.unwrap(), shared), (1, false));
         drop(leader);
-        assert!(flights.flights().is_empty());
+        assert!(board_of(&flights).is_empty());
+    }
+
+    #[test]
+    fn those_who_lose_patience_together_begin_one_flight_together() {
+        const PATIENCE: Duration = Duration::from_millis(50);
+
+        let flights = Flights::default();
+        let fetches = AtomicUsize::new(0);
+        let mut context = Context::from_waker(Waker::noop());
+        let mut stalled = Box::pin(flights.join::<u8, _>("key", LONG, std::future::pending));
+        assert!(stalled.as_mut().poll(&mut context).is_pending());
+
+        let (release, gate) = tokio::sync::watch::channel(false);
+        let fetch = || async {
+            fetches.fetch_add(1, Ordering::Relaxed);
+            gate.clone().wait_for(|open| *open).await.unwrap();
+            Ok(7_u8)
+        };
+        let mut callers: Vec<_> = (0..3).map(|_| Box::pin(flights.join("key", PATIENCE, fetch))).collect();
+        for pause in [PATIENCE, Duration::ZERO] {
+            for caller in &mut callers {
+                assert!(caller.as_mut().poll(&mut context).is_pending());
+            }
+            block_on(sleep(pause));
+        }
+        release.send(true).unwrap();
+        let shared: Vec<_> = callers.into_iter().map(|caller| block_on(caller).1).collect();
+        assert_eq!((shared, fetches.into_inner()), (vec![false, true, true], 1));
+        drop(stalled);
+        assert!(board_of(&flights).is_empty());
+    }
+
+    #[test]
+    fn who_joins_unless_a_flight_is_under_way_never_waits_but_may_be_waited_for() {
+        let flights = Flights::default();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut leader = Box::pin(flights.join_unless_under_way::<u8, _>("key", std::future::pending));
+        assert!(leader.as_mut().poll(&mut context).is_pending());
+        assert!(block_on(flights.join_unless_under_way("key", || async { Ok(1_u8) })).is_none());
+        let mut next = Box::pin(flights.join("key", LONG, || async { Ok(2_u8) }));
+        assert!(next.as_mut().poll(&mut context).is_pending());
+        drop(leader);
+        assert_eq!(*block_on(next).0.unwrap(), 2);
+        assert_eq!(
+            *block_on(flights.join_unless_under_way("key", || async { Ok(3_u8) })).unwrap().unwrap(),
+            3
+        );
+        assert!(board_of(&flights).is_empty());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_forked_child_takes_no_part_in_the_flights_of_its_parent() {
+        let flights = Flights::default();
+        let mut context = Context::from_waker(Waker::noop());
+        let mut leader = Some(Box::pin(flights.join::<u8, _>("key", LONG, std::future::pending)));
+        assert!(leader.as_mut().unwrap().as_mut().poll(&mut context).is_pending());
+        let mut waiter = Box::pin(flights.join("key", LONG, || async { Ok(1_u8) }));
+        assert!(waiter.as_mut().poll(&mut context).is_pending());
+        // As another thread may have it at the moment of the fork.
+        let locked = board_of(&flights);
+        assert!(crate::platform::fork::in_child(|| {
+            let (own, shared) = block_on(flights.join("key", LONG, || async { Ok(2_u8) }));
+            let has_own = !shared && *own.unwrap() == 2;
+            let (inherited, shared) = block_on(&mut waiter);
+            leader.take();
+            has_own && !shared && *inherited.unwrap() == 1 && board_of(&flights).is_empty()
+        }));
+        assert_eq!(locked["key"].aboard, 2);
     }
 
     #[test]
@@ -178,7 +342,7 @@ mod tests {
             assert!(caller.as_mut().poll(&mut context).is_pending());
         }
         drop(callers);
-        assert!(flights.flights().is_empty());
+        assert!(board_of(&flights).is_empty());
     }
 
     #[test]

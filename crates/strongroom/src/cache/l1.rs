@@ -6,11 +6,10 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock, PoisonError};
 
-use papaya::HashMap;
-
+use super::sync::{AtomicBool, AtomicUsize, HashMap, Mutex};
 use crate::schema::{AccessToken, CredentialKey, Environments, canonical};
 
 /// What an entry costs beside its texts: the map's slot, the key's place in the queue, the structs.
@@ -18,7 +17,8 @@ const OVERHEAD: usize = 512;
 
 #[derive(Debug)]
 pub(super) struct L1 {
-    entries: HashMap<L1Key, Arc<Slot>, BuildHasherDefault<MadeBefore>>,
+    /// Made when the first token is kept: a process that asks once does without.
+    entries: OnceLock<Entries>,
     bound: usize,
     bytes: AtomicUsize,
     hand: Mutex<VecDeque<L1Key>>,
@@ -35,6 +35,8 @@ pub(super) struct L1Key {
 #[derive(Debug, Default)]
 struct MadeBefore(u64);
 
+type Entries = HashMap<L1Key, Arc<Slot>, BuildHasherDefault<MadeBefore>>;
+
 #[derive(Debug)]
 struct Slot {
     token: Arc<AccessToken>,
@@ -47,7 +49,7 @@ struct Slot {
 
 impl L1 {
     pub(super) fn new(bound: usize) -> Self {
-        Self { entries: HashMap::default(), bound, bytes: AtomicUsize::new(0), hand: Mutex::default() }
+        Self { entries: OnceLock::new(), bound, bytes: AtomicUsize::new(0), hand: Mutex::default() }
     }
 
     /// The token that answers the request of `key`, if it was read at this generation of the store and its host is
@@ -58,7 +60,7 @@ impl L1 {
         environments: &Environments,
         generation: u64,
     ) -> Option<Arc<AccessToken>> {
-        let entries = self.entries.pin();
+        let entries = self.entries.get()?.pin();
         let slot = entries.get(key)?;
         if slot.generation != generation || !environments.canonical().contains(&slot.environment) {
             return None;
@@ -77,7 +79,7 @@ impl L1 {
         }
         // One writer at a time: the queue, the counter and the map change together.
         let mut hand = self.hand.lock().unwrap_or_else(PoisonError::into_inner);
-        let entries = self.entries.pin();
+        let entries = self.entries.get_or_init(Entries::default).pin();
         let environment = canonical(&token.environment);
         let slot = Arc::new(Slot { token, environment, generation, bytes, used: AtomicBool::new(false) });
         match entries.insert(key.clone(), slot) {
@@ -148,6 +150,11 @@ pub(super) fn weight(key: &CredentialKey, token: &AccessToken) -> usize {
 }
 
 #[cfg(test)]
+#[cfg(shuttle)]
+mod model;
+
+#[cfg(test)]
+#[cfg(not(shuttle))]
 mod tests {
     use super::*;
     use crate::schema::{Partition, TokenScheme};
@@ -188,7 +195,7 @@ mod tests {
             let (key, token) = entry(&format!("cold-{n}"));
             l1.insert(key.clone(), token, 1);
             assert!(l1.bytes.load(Ordering::Relaxed) <= 20_000);
-            assert!(l1.entries.len() <= 20);
+            assert!(l1.entries.get().unwrap().len() <= 20);
         }
     }
 

@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
+use super::Inner;
 use super::l1::{L1, L1Key};
 use super::refresh::{Freshness, freshness};
-use super::unsaved::Unsaved;
 use crate::Error;
 use crate::schema::{AccessToken, Credential, CredentialKey, Environments, Partition, Scopes, TokenScheme};
-use crate::store::CredentialStore;
 use crate::time::UnixSeconds;
 
 /// What an application asks of the cache: its own token for these scopes.
@@ -90,24 +89,41 @@ impl AccessTokenRequest {
 }
 
 pub(super) async fn find(
-    store: &dyn CredentialStore,
-    l1: &L1,
-    unsaved: &Unsaved,
+    cache: &Inner,
     now: UnixSeconds,
     request: &AccessTokenRequest,
 ) -> Result<Answer, Error> {
     let mut best = Best::new(now);
     // First, because what could not be stored is as a rule newer than what is stored.
-    for kept in unsaved.candidates(|kept| request.looks_in(&kept.partition)) {
+    for kept in cache.unsaved.candidates(|kept| request.looks_in(&kept.partition)) {
         best.consider(kept.token, Tier::Memory, Some(kept.error), request);
     }
-    match find_stored(store, l1, request, &mut best).await {
+    match find_stored(cache, request, &mut best).await {
         Ok(()) => {}
         // A cache that cannot be read any more takes nothing away from who has a token.
         Err(error) if best.hit.is_some() => tracing::warn!(%error, "the cache cannot be read"),
         Err(error) => return Err(error),
     }
     Ok(best.into_answer())
+}
+
+/// The generation of the store, after what peers have made of it is set right.
+async fn settled(
+    cache: &Inner,
+    now: UnixSeconds,
+    request: &AccessTokenRequest,
+) -> Result<Option<u64>, Error> {
+    let store = &*cache.store;
+    let generation = store.generation()?;
+    if !cache.is_shared || generation.is_some_and(|generation| cache.settling.has_seen(generation)) {
+        return Ok(generation);
+    }
+    // Has it loaded; this is the entry that is wanted next.
+    store.get(request.key()).await?;
+    if let Some(generation) = store.generation()? {
+        cache.settling.settle(store, &cache.state, now, generation).await;
+    }
+    store.generation()
 }
 
 /// What the memory has of this generation of the store: no lock, no allocation, no waiting.
@@ -128,15 +144,11 @@ pub(super) fn find_in_memory(
     })
 }
 
-async fn find_stored(
-    store: &dyn CredentialStore,
-    l1: &L1,
-    request: &AccessTokenRequest,
-    best: &mut Best,
-) -> Result<(), Error> {
+async fn find_stored(cache: &Inner, request: &AccessTokenRequest, best: &mut Best) -> Result<(), Error> {
+    let (store, l1) = (&*cache.store, &cache.l1);
     // Asked before anything is read: what changes in between makes an L1 entry void, not stale. The first look-up
     // of a document loads it and has no generation before that, so what it finds is not kept.
-    let generation = store.generation()?;
+    let generation = settled(cache, best.now, request).await?;
     if let Some(hit) = generation.and_then(|generation| find_in_memory(l1, generation, best.now, request)) {
         best.offer(hit);
         return Ok(());

@@ -9,8 +9,10 @@ mod flight;
 mod l1;
 mod lookup;
 mod refresh;
+mod settle;
 mod state;
 mod stats;
+mod sync;
 mod tombstone;
 mod unsaved;
 
@@ -26,18 +28,21 @@ use self::l1::L1;
 pub use self::lookup::{AccessTokenRequest, Lookup, MissReason};
 #[cfg_attr(not(feature = "client"), allow(unused_imports))]
 pub(crate) use self::lookup::{Answer, Hit, Miss};
+use self::settle::Settling;
 pub(crate) use self::state::AuthorityRecord;
 use self::state::{Note, State};
 use self::stats::Counters;
 pub use self::stats::Stats;
 use self::unsaved::Unsaved;
+#[cfg(feature = "client")]
+use crate::SecretString;
 use crate::persistence::Persistence;
 use crate::schema::{AccessToken, AppMetadata, Change, Credential, CredentialKey, Dialect, Environments};
 use crate::store::{CredentialStore, DocumentStore, MemoryStore, Outcome, StoreInfo};
+#[cfg(feature = "client")]
+pub(crate) use crate::store::{Lead, LeadGuard};
 use crate::time::{Clock, SystemClock, UnixSeconds};
 use crate::{Error, ErrorKind};
-#[cfg(feature = "client")]
-use crate::{SecretString, store::Lead};
 
 /// Characters of a base64 hash, a little more than 16 bits.
 #[cfg(feature = "client")]
@@ -65,8 +70,11 @@ struct Inner {
     store: Box<dyn CredentialStore>,
     clock: Arc<dyn Clock>,
     dialect: Option<Dialect>,
+    /// Whether programs of other languages write to the store too.
+    is_shared: bool,
     l1: L1,
     unsaved: Unsaved,
+    settling: Settling,
     state: State,
     counters: Counters,
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
@@ -132,6 +140,9 @@ impl TokenCache {
             return None;
         }
         let generation = self.0.store.generation().ok()??;
+        if self.0.is_shared && !self.0.settling.has_seen(generation) {
+            return None;
+        }
         let hit = lookup::find_in_memory(&self.0.l1, generation, self.now(), request)?;
         if hit.refresh_due {
             return None;
@@ -152,7 +163,7 @@ impl TokenCache {
 
     /// As [`find_access_token`](Self::find_access_token), not counted.
     pub(crate) async fn look(&self, request: &AccessTokenRequest) -> Result<Answer, Error> {
-        lookup::find(&*self.0.store, &self.0.l1, &self.0.unsaved, self.now(), request).await
+        lookup::find(&self.0, self.now(), request).await
     }
 
     /// As [`look`](Self::look), by someone who is about to write: a reader reports a damaged document, a writer has
@@ -202,9 +213,12 @@ impl TokenCache {
             change = change.dialect(dialect);
         }
         match self.0.store.apply(&change).await {
-            Ok(Outcome::Applied { swept }) => {
+            Ok(Outcome::Applied { swept, .. }) => {
                 self.0.unsaved.forget(&key);
                 self.0.counters.stored(swept);
+                if self.0.is_shared {
+                    self.0.settling.wrote(token, environments, self.now());
+                }
                 Ok(())
             }
             // Nothing was expected of the records, so none can differ from it.
@@ -215,6 +229,50 @@ impl TokenCache {
                 Err(error)
             }
         }
+    }
+
+    /// Removes a user: the Account, and the access, refresh and id tokens that came with it or on its behalf, of every
+    /// application and tenant, under whatever keys a library has stored them. Returns how many entries that were.
+    ///
+    /// `home_account_id` is `uid.utid`; `environments` are the hosts of the authority. What another program writes back
+    /// within 90 days is removed again, as far as this library meets it; a new sign-in is not touched.
+    ///
+    /// # Errors
+    /// The store cannot be read or written; then nothing was removed.
+    pub async fn remove_account(
+        &self,
+        home_account_id: &str,
+        environments: &Environments,
+    ) -> Result<usize, Error> {
+        let change = Change::new(self.now()).remove_account(home_account_id, environments);
+        self.remove(change, None).await
+    }
+
+    /// Removes all of an application's own tokens, for whatever tenant, scopes and further parameters they were issued.
+    /// Returns how many that were.
+    ///
+    /// What another program writes back within 90 days is removed again, as far as this library meets it.
+    ///
+    /// # Errors
+    /// The store cannot be read or written; then nothing was removed.
+    pub async fn remove_tokens_for_client(
+        &self,
+        client_id: &str,
+        environments: &Environments,
+    ) -> Result<usize, Error> {
+        self.0.unsaved.forget_client(client_id);
+        self.0.settling.forget(client_id);
+        let change = Change::new(self.now()).remove_app_tokens(client_id, environments);
+        self.remove(change, Some(client_id)).await
+    }
+
+    async fn remove(&self, change: Change, client_id: Option<&str>) -> Result<usize, Error> {
+        let now = self.now();
+        let Outcome::Applied { removed, .. } = self.0.store.apply(&change).await? else { return Ok(0) };
+        if self.0.is_shared {
+            tombstone::bury(&self.0.state, &removed, client_id, now).await;
+        }
+        Ok(removed.len())
     }
 
     /// The current time by this cache's clock.
@@ -267,7 +325,7 @@ impl TokenCache {
     /// The refusal of this request that is remembered, if it still counts.
     pub(crate) async fn refusal(&self, key: &str) -> Option<Refusal> {
         let now = self.now();
-        let refusal = self.0.state.read(now, |content| content.refusals.get(key).cloned()).await;
+        let refusal = self.0.state.read(now, |content| content.refusal(key).cloned()).await;
         refusal.filter(|refusal| refusal.remaining(now).is_some())
     }
 
@@ -280,7 +338,7 @@ impl TokenCache {
         error: serde_json::Value,
     ) {
         let now = self.now();
-        let earlier = self.0.state.read(now, |content| content.refusals.get(key).cloned()).await;
+        let earlier = self.0.state.read(now, |content| content.refusal(key).cloned()).await;
         let refusal = Refusal::new(kind, retry_after, error, earlier.as_ref(), now);
         self.0.state.note(Note::Refused(key.to_owned(), refusal), now).await;
     }
@@ -288,7 +346,7 @@ impl TokenCache {
     /// Forgets that this request was ever refused.
     pub(crate) async fn granted(&self, key: &str) {
         let now = self.now();
-        if self.0.state.read(now, |content| content.refusals.contains_key(key)).await {
+        if self.0.state.read(now, |content| content.refusal(key).is_some()).await {
             self.0.state.note(Note::Granted(key.to_owned()), now).await;
         }
     }
@@ -323,11 +381,13 @@ impl TokenCacheBuilder {
     pub fn build(self) -> TokenCache {
         TokenCache(Arc::new(Inner {
             state: State::kept_in(self.store.state()),
+            is_shared: self.store.is_shared_with_peers(),
             store: self.store,
             clock: self.clock,
             dialect: self.dialect,
             l1: L1::new(self.l1_bytes),
             unsaved: Unsaved::new(self.l1_bytes),
+            settling: Settling::default(),
             counters: Counters::default(),
             flights: Flights::default(),
         }))

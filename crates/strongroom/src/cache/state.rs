@@ -9,10 +9,11 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use aws_lc_rs::{digest, rand};
+use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::backoff::Refusal;
 use super::tombstone::Tombstone;
@@ -45,18 +46,26 @@ struct Seen {
 /// The file. Fields of later versions are kept.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Content {
-    /// 16 random bytes in base64: hashes in this file mean nothing elsewhere.
+    /// A random UUID: hashes in this file mean nothing elsewhere.
     #[serde(default)]
     salt: String,
     #[serde(default)]
     authorities: BTreeMap<String, AuthorityRecord>,
-    /// By a hash of what was asked for.
+    /// By a hash of what was asked for. What a later version wrote differently is kept.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub(super) refusals: BTreeMap<String, Refusal>,
+    refusals: BTreeMap<String, Remembered<Refusal>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub(super) tombstones: Vec<Tombstone>,
+    tombstones: Vec<Remembered<Tombstone>>,
     #[serde(flatten)]
     rest: BTreeMap<String, serde_json::Value>,
+}
+
+/// A record, or what could not be understood.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(untagged)]
+enum Remembered<T> {
+    Known(T),
+    Unknown(serde_json::Value),
 }
 
 /// What discovery said of an authority that is not built in.
@@ -74,6 +83,9 @@ pub(crate) struct AuthorityRecord {
     pub(crate) instance_discovery: bool,
     /// Unix seconds.
     pub(crate) fetched_at: i64,
+    /// Fields of later versions are kept.
+    #[serde(flatten)]
+    pub(crate) rest: BTreeMap<String, serde_json::Value>,
 }
 
 impl AuthorityRecord {
@@ -95,30 +107,51 @@ pub(super) enum Note {
 }
 
 impl Content {
+    pub(super) fn refusal(&self, request: &str) -> Option<&Refusal> {
+        self.refusals.get(request)?.known()
+    }
+
+    pub(super) fn tombstones(&self) -> impl Iterator<Item = &Tombstone> {
+        self.tombstones.iter().filter_map(Remembered::known)
+    }
+
     fn take(&mut self, note: &Note, now: UnixSeconds) {
         match note {
             Note::Authority(authority, record) => {
                 self.authorities.insert(authority.clone(), record.clone());
             }
             Note::Refused(request, refusal) => {
-                self.refusals.insert(request.clone(), refusal.clone());
+                self.refusals.insert(request.clone(), Remembered::Known(refusal.clone()));
             }
             Note::Granted(request) => {
                 self.refusals.remove(request);
             }
             Note::Buried(tombstones) => {
-                self.tombstones
-                    .retain(|standing| !tombstones.iter().any(|new| new.is_for_the_same(standing)));
-                self.tombstones.extend(tombstones.iter().cloned());
+                let is_new =
+                    |standing: &Tombstone| !tombstones.iter().any(|new| new.is_for_the_same(standing));
+                self.tombstones.retain(|standing| standing.known().is_none_or(is_new));
+                self.tombstones.extend(tombstones.iter().cloned().map(Remembered::Known));
             }
-            Note::Risen(tombstones) => self.tombstones.retain(|standing| !tombstones.contains(standing)),
+            Note::Risen(tombstones) => {
+                let stays = |standing: &Tombstone| !tombstones.contains(standing);
+                self.tombstones.retain(|standing| standing.known().is_none_or(stays));
+            }
         }
-        self.refusals.retain(|_, refusal| refusal.is_worth_keeping(now));
-        self.tombstones.retain(|tombstone| tombstone.holds(now));
+        self.refusals.retain(|_, refusal| refusal.known().is_none_or(|known| known.is_worth_keeping(now)));
+        self.tombstones.retain(|tombstone| tombstone.known().is_none_or(|known| known.holds(now)));
         keep_the_newest(&mut self.authorities, |record| record.fetched_at);
-        keep_the_newest(&mut self.refusals, Refusal::noted_at);
+        keep_the_newest(&mut self.refusals, |refusal| refusal.known().map_or(0, Refusal::noted_at));
         let surplus = self.tombstones.len().saturating_sub(MOST_TOMBSTONES);
         self.tombstones.drain(..surplus);
+    }
+}
+
+impl<T> Remembered<T> {
+    fn known(&self) -> Option<&T> {
+        match self {
+            Self::Known(record) => Some(record),
+            Self::Unknown(_) => None,
+        }
     }
 }
 
@@ -165,10 +198,7 @@ impl State {
         self.refresh().await;
         let mut seen = self.seen();
         if seen.content.salt.is_empty() {
-            let mut salt = [0; 16];
-            // Without randomness the hashes stay guessable by whoever reads the file, and recognisable by us.
-            let _ = rand::fill(&mut salt);
-            seen.content.salt = BASE64_URL_SAFE_NO_PAD.encode(salt);
+            seen.content.salt = Uuid::new_v4().simple().to_string();
         }
         seen.content.salt.clone()
     }

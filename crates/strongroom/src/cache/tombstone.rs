@@ -77,7 +77,7 @@ pub(super) async fn bury(state: &State, removed: &[Credential], client_id: Optio
 }
 
 /// What was removed and must not come back.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Graveyard {
     salt: String,
     tombstones: Vec<Tombstone>,
@@ -87,17 +87,16 @@ impl Graveyard {
     pub(super) async fn of(state: &State, now: UnixSeconds) -> Self {
         let tombstones = state
             .read(now, |content| {
-                content
-                    .tombstones
-                    .iter()
-                    .filter(|tombstone| tombstone.holds(now))
-                    .cloned()
-                    .collect::<Vec<_>>()
+                content.tombstones().filter(|tombstone| tombstone.holds(now)).cloned().collect::<Vec<_>>()
             })
             .await;
         // Only who has removed something needs to know by what it is recognised.
         let salt = if tombstones.is_empty() { String::new() } else { state.salt().await };
         Self { salt, tombstones }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.tombstones.is_empty()
     }
 
     /// Where something may have come back.

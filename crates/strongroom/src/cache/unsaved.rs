@@ -62,6 +62,17 @@ impl Unsaved {
         }
     }
 
+    /// Forgets an application's own tokens.
+    pub(super) fn forget_client(&self, client_id: &str) {
+        if !self.is_empty() {
+            self.change(|tokens| {
+                tokens.retain(|kept| {
+                    !kept.token.client_id.eq_ignore_ascii_case(client_id) || !kept.token.is_app_token()
+                });
+            });
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
     }

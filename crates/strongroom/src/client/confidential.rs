@@ -1,5 +1,6 @@
 //! The confidential client: an application with a credential of its own.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -122,6 +123,20 @@ impl ConfidentialClientApplication {
     /// See [`AcquireTokenSilent`].
     pub fn acquire_token_silent(&self, scopes: impl Into<Scopes>) -> AcquireTokenSilent {
         AcquireTokenSilent::new(self.clone(), scopes.into())
+    }
+
+    /// Removes all of the application's own tokens from the cache, for whatever tenant, scopes and further parameters
+    /// they were issued. Returns how many that were.
+    ///
+    /// # Errors
+    /// See [`TokenCache::remove_tokens_for_client`].
+    pub async fn remove_tokens_for_client(&self) -> Result<usize, Error> {
+        let authority = &self.0.authority;
+        let environments = match self.0.known_metadata(authority).await {
+            Some(metadata) => metadata.environments,
+            None => authority.environments(),
+        };
+        self.0.cache.remove_tokens_for_client(&self.0.client_id, &environments).await
     }
 
     /// Waits for the renewals that run in the background ([`Renewal::Background`]). To be called before the process
@@ -344,6 +359,7 @@ impl Shared {
             aliases: discovered.aliases.clone(),
             instance_discovery: discovered.instance_discovery,
             fetched_at: self.cache.now().get(),
+            rest: BTreeMap::default(),
         };
         self.cache.remember_authority(&authority.url(), record).await;
     }

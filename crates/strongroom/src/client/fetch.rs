@@ -12,10 +12,9 @@ use super::refusal::{self, Remembered};
 use super::result::{AuthenticationResult, TokenSource};
 use crate::Error;
 use crate::authority::Metadata;
-use crate::cache::{AccessTokenRequest, Answer, MissReason, Refusal, RefusalKind};
+use crate::cache::{AccessTokenRequest, Answer, Lead, LeadGuard, MissReason, Refusal, RefusalKind};
 use crate::oauth::{RefreshReason, TokenRequest, TokenResponse};
 use crate::schema::{AccessToken, CredentialKey, Scopes, TokenScheme};
-use crate::store::{Lead, LeadGuard};
 use crate::time::{Deadline, UnixSeconds};
 
 /// How long a caller waits for the request of another process before it makes its own.
@@ -78,8 +77,8 @@ impl Fetch {
     /// The token, requested once for all callers in this process that want it at the same time.
     pub(super) async fn join(&self, need: Need) -> Result<AuthenticationResult, Error> {
         let cache = &self.shared.cache;
-        // Longer than a request of its own would take nobody waits for that of another.
-        let patience = self.shared.timeout;
+        // Nobody waits longer for another in this process than that one may wait for the host and for the provider.
+        let patience = self.shared.timeout + LONGEST_WAIT;
         let fetch = || async {
             let fetched = self.fetch(need, LONGEST_WAIT).await?;
             Ok(fetched.expect("only who has no patience is told that another is busy"))

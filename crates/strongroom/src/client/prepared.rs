@@ -1,8 +1,9 @@
 //! Requests as the cache understands them, made once for each set of scopes that an application asks for.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use papaya::HashMap;
+use arc_swap::ArcSwap;
 
 use super::confidential::{ConfigurationError, Shared};
 use crate::Error;
@@ -11,7 +12,7 @@ use crate::cache::AccessTokenRequest;
 use crate::schema::Scopes;
 
 /// Who asks for more different scopes has those beyond prepared anew each time.
-const MOST: usize = 4096;
+const MOST: usize = 1024;
 
 /// What an application asks for, and under which names the cache has it.
 #[derive(Debug)]
@@ -73,19 +74,23 @@ impl Prepared {
 }
 
 /// The prepared requests of one application.
+/// Read at every request and seldom written, so it is replaced as a whole.
 #[derive(Debug, Default)]
-pub(super) struct PreparedRequests(HashMap<Vec<String>, Arc<Prepared>>);
+pub(super) struct PreparedRequests(ArcSwap<HashMap<Vec<String>, Arc<Prepared>>>);
 
 impl PreparedRequests {
     pub(super) fn get(&self, shared: &Shared, scopes: Scopes) -> Arc<Prepared> {
-        let requests = self.0.pin();
-        if let Some(prepared) = requests.get(scopes.as_slice()) {
+        if let Some(prepared) = self.0.load().get(scopes.as_slice()) {
             return Arc::clone(prepared);
         }
         let key = scopes.as_slice().to_vec();
         let prepared = Arc::new(Prepared::new(&shared.client_id, shared.authority.clone(), scopes));
-        if requests.len() < MOST {
-            requests.insert(key, Arc::clone(&prepared));
+        if self.0.load().len() < MOST {
+            self.0.rcu(|requests| {
+                let mut requests = HashMap::clone(requests);
+                requests.insert(key.clone(), Arc::clone(&prepared));
+                requests
+            });
         }
         prepared
     }

@@ -47,6 +47,7 @@ pub(super) struct Remembered {
     code: String,
     message: String,
     remedy: Option<String>,
+    #[source]
     service: Option<ServiceError>,
     seconds: u64,
     named_by_provider: bool,
@@ -113,9 +114,5 @@ impl Diagnose for Remembered {
 
     fn retry_after(&self) -> Option<Duration> {
         self.named_by_provider.then(|| Duration::from_secs(self.seconds))
-    }
-
-    fn service(&self) -> Option<&ServiceError> {
-        self.service.as_ref()
     }
 }

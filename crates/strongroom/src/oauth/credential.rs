@@ -1,9 +1,11 @@
 //! How an application proves who it is.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
 use std::sync::OnceLock;
 
-use aws_lc_rs::{digest, rand};
 use url::form_urlencoded;
+use zeroize::Zeroizing;
 
 use super::request::Form;
 use crate::SecretString;
@@ -36,20 +38,12 @@ impl ClientCredential {
     }
 
     /// Tells one credential from another within this process, and nothing else about it.
-    pub(crate) fn fingerprint(&self) -> impl std::fmt::Debug {
-        static SALT: OnceLock<[u8; 32]> = OnceLock::new();
-        let salt = SALT.get_or_init(|| {
-            let mut salt = [0; 32];
-            // Without randomness the hash stays in this process all the same.
-            let _ = rand::fill(&mut salt);
-            salt
-        });
-        let mut context = digest::Context::new(&digest::SHA256);
-        context.update(salt);
+    pub(crate) fn fingerprint(&self) -> u64 {
+        // Not from the cryptographic provider: starting its generator takes longer than all the rest of a hit.
+        static SEED: OnceLock<RandomState> = OnceLock::new();
         match self {
-            Self::Secret(secret) => context.update(secret.expose().as_bytes()),
+            Self::Secret(secret) => SEED.get_or_init(RandomState::new).hash_one(secret.expose()),
         }
-        context.finish()
     }
 
     /// `text`, as an error is to show it: a provider, or a gateway before it, may have echoed what was sent.
@@ -59,9 +53,12 @@ impl ClientCredential {
         if secret.len() < 4 {
             return text;
         }
-        let encoded: String = form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect();
+        let encoded =
+            Zeroizing::new(form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect::<String>());
+        let spaced = Zeroizing::new(encoded.replace('+', "%20"));
+        let (lower, spaced_lower) = (lower_hex(&encoded), lower_hex(&spaced));
         let mut text = text;
-        for form in [secret.expose(), &encoded, &encoded.replace('+', "%20")] {
+        for form in [secret.expose(), &encoded, &spaced, &lower, &spaced_lower] {
             if text.contains(form) {
                 text = text.replace(form, "[redacted]");
             }
@@ -74,4 +71,15 @@ impl ClientCredential {
             Self::Secret(secret) => secret.is_empty(),
         }
     }
+}
+
+/// The same with escapes as .NET writes them: `%2b` for `%2B`.
+fn lower_hex(encoded: &str) -> Zeroizing<String> {
+    let mut rest_of_escape = 0;
+    let lower = encoded.chars().map(|c| {
+        let escaped = rest_of_escape > 0;
+        rest_of_escape = if c == '%' { 2_u8 } else { rest_of_escape.saturating_sub(1) };
+        if escaped { c.to_ascii_lowercase() } else { c }
+    });
+    Zeroizing::new(lower.collect())
 }

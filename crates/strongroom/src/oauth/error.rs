@@ -2,11 +2,13 @@
 //! users can do about the codes that they meet.
 
 use std::borrow::Cow;
+use std::error::Error as StdError;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::credential::ClientCredential;
+use crate::Error;
 use crate::error::{Diagnose, ErrorKind};
 use crate::schema::lenient;
 
@@ -72,21 +74,35 @@ impl ServiceError {
         }
     }
 
-    /// Reads an error answer; what is not one becomes an error that says so.
-    pub(crate) fn from_response(status: u16, body: &[u8], retry_after: Option<Duration>) -> Self {
+    /// Reads an error answer to a request that carried the credential `sent`; what is not one becomes an error that
+    /// says so.
+    pub(crate) fn from_response(
+        status: u16,
+        body: &[u8],
+        retry_after: Option<Duration>,
+        sent: Option<&ClientCredential>,
+    ) -> Self {
         let retry_after = retry_after.map(|wait| wait.min(Self::LONGEST_RETRY_AFTER));
-        match serde_json::from_slice::<Wire>(body) {
-            Ok(wire) if wire.error.as_deref().is_some_and(|error| !error.is_empty()) => Self {
+        // Redacted before it is cut, or the beginning of a secret could be what is left.
+        let shown = |text: String| {
+            let text = printable(text);
+            bounded(match sent {
+                Some(credential) => credential.redact(text),
+                None => text,
+            })
+        };
+        match lenient::object::<Wire>(body) {
+            Some(wire) if wire.error.as_deref().is_some_and(|error| !error.is_empty()) => Self {
                 status,
-                error: bounded(wire.error.unwrap_or_default()),
-                error_description: wire.error_description.map(bounded),
+                error: shown(wire.error.unwrap_or_default()),
+                error_description: wire.error_description.map(shown),
                 error_codes: wire.error_codes,
-                suberror: wire.suberror.map(bounded),
-                claims: wire.claims.map(bounded),
-                correlation_id: wire.correlation_id.map(bounded),
-                timestamp: wire.timestamp.map(bounded),
-                trace_id: wire.trace_id.map(bounded),
-                error_uri: wire.error_uri.map(bounded),
+                suberror: wire.suberror.map(shown),
+                claims: wire.claims.map(shown),
+                correlation_id: wire.correlation_id.map(shown),
+                timestamp: wire.timestamp.map(shown),
+                trace_id: wire.trace_id.map(shown),
+                error_uri: wire.error_uri.map(shown),
                 retry_after,
             },
             _ => Self {
@@ -98,24 +114,6 @@ impl ServiceError {
         }
     }
 
-    /// The same without the credential that was sent, wherever the answer repeats it.
-    pub(super) fn without(self, credential: &ClientCredential) -> Self {
-        let clean = |text: Option<String>| text.map(|text| credential.redact(text));
-        Self {
-            status: self.status,
-            error: credential.redact(self.error),
-            error_description: clean(self.error_description),
-            error_codes: self.error_codes,
-            suberror: clean(self.suberror),
-            claims: clean(self.claims),
-            correlation_id: clean(self.correlation_id),
-            timestamp: clean(self.timestamp),
-            trace_id: clean(self.trace_id),
-            error_uri: clean(self.error_uri),
-            retry_after: self.retry_after,
-        }
-    }
-
     fn code_remedy(&self) -> Option<&'static str> {
         let code = self.error_codes.first().copied().or_else(|| {
             let description = self.error_description.as_deref()?;
@@ -123,6 +121,15 @@ impl ServiceError {
             digits.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
         })?;
         REMEDIES.iter().find(|(codes, _)| codes.contains(&code)).map(|(_, remedy)| *remedy)
+    }
+}
+
+impl Error {
+    /// The identity provider's answer, where it was the provider that refused or failed.
+    #[must_use]
+    pub fn service(&self) -> Option<&ServiceError> {
+        // A remembered refusal has it as its source.
+        self.carried().or_else(|| StdError::source(self)?.downcast_ref())
     }
 }
 
@@ -176,10 +183,14 @@ impl Diagnose for ServiceError {
     fn retry_after(&self) -> Option<Duration> {
         self.retry_after
     }
+}
 
-    fn service(&self) -> Option<&ServiceError> {
-        Some(self)
+/// Control characters of a hostile provider have no business on a terminal.
+fn printable(mut text: String) -> String {
+    if text.chars().any(|c| c.is_control() && c != '\n') {
+        text.retain(|c| !c.is_control() || c == '\n');
     }
+    text
 }
 
 /// Longer texts are cut: an error is printed and logged.
@@ -189,10 +200,6 @@ fn bounded(mut text: String) -> String {
         let end = (0..=LONGEST).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);
         text.push('…');
-    }
-    // Control characters of a hostile provider have no business on a terminal.
-    if text.chars().any(|c| c.is_control() && c != '\n') {
-        text.retain(|c| !c.is_control() || c == '\n');
     }
     text
 }

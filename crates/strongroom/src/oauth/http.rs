@@ -17,6 +17,7 @@ use rustls_platform_verifier::Verifier;
 use tokio::runtime::Runtime;
 
 use super::transport::{HttpMethod, HttpRequest, HttpResponse, Transport, TransportError};
+use crate::platform::fork::PerProcess;
 use crate::wait::BoxFuture;
 use crate::{Error, SecretBytes};
 
@@ -30,14 +31,15 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Redirects are not followed. Connections are kept for the next request.
 pub struct HttpTransport {
     extra_roots: Vec<CertificateDer<'static>>,
-    client: OnceLock<Result<reqwest::Client, TransportError>>,
+    /// Of each process its own: a forked child shares its parent's connections, so it must never speak on one.
+    client: PerProcess<OnceLock<Result<reqwest::Client, TransportError>>>,
 }
 
 impl HttpTransport {
     /// A transport that trusts the platform's roots. Costs nothing until the first request.
     #[must_use]
     pub fn new() -> Self {
-        Self { extra_roots: Vec::new(), client: OnceLock::new() }
+        Self::trusting(Vec::new())
     }
 
     /// A transport that trusts further roots beside the platform's: `pem` holds one or more certificates.
@@ -52,11 +54,15 @@ impl HttpTransport {
         if roots.is_empty() {
             return Err(bad("there is no PEM certificate among the trust roots".into()).into());
         }
-        Ok(Self { extra_roots: roots, client: OnceLock::new() })
+        Ok(Self::trusting(roots))
+    }
+
+    fn trusting(extra_roots: Vec<CertificateDer<'static>>) -> Self {
+        Self { extra_roots, client: PerProcess::new(OnceLock::new) }
     }
 
     fn client(&self) -> Result<reqwest::Client, TransportError> {
-        self.client.get_or_init(|| build_client(&self.extra_roots)).clone()
+        self.client.get().get_or_init(|| build_client(&self.extra_roots)).clone()
     }
 }
 
@@ -140,10 +146,11 @@ impl AsRef<[u8]> for Body {
     }
 }
 
-/// The runtime that requests run on: one thread, started at first need, for the rest of the process's life.
+/// The runtime that requests run on: one thread, started at first need, for the rest of the process's life. A
+/// forked child does not have that thread and starts its own.
 fn runtime() -> Result<&'static Runtime, TransportError> {
-    static RUNTIME: OnceLock<Result<Runtime, TransportError>> = OnceLock::new();
-    let runtime = RUNTIME.get_or_init(|| {
+    static RUNTIME: PerProcess<OnceLock<Result<Runtime, TransportError>>> = PerProcess::new(OnceLock::new);
+    let runtime = RUNTIME.get().get_or_init(|| {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("strongroom-http")

@@ -52,22 +52,24 @@ impl TokenResponse {
         now: UnixSeconds,
     ) -> Result<Self, Error> {
         if !response.is_success() {
-            return Err(response.into_service_error().without(credential).into());
+            return Err(response.into_service_error(Some(credential)).into());
         }
-        let Ok(wire) = serde_json::from_slice::<Wire>(response.body.expose()) else {
+        // The answer's own words, as an error is to show them.
+        let shown = |text: &str| -> String {
+            let text = text.chars().filter(|c| !c.is_control()).collect();
+            credential.redact(text).chars().take(80).collect()
+        };
+        let Some(wire) = lenient::object::<Wire>(response.body.expose()) else {
             return Err(ResponseError::NotATokenResponse {
                 status: response.status,
-                content_type: response
-                    .header("content-type")
-                    .map(|kind| kind.chars().filter(|c| !c.is_control()).take(80).collect())
-                    .unwrap_or_else(|| "no content type".into()),
+                content_type: response.header("content-type").map_or_else(|| "no content type".into(), shown),
             }
             .into());
         };
         if wire.error.is_some() {
-            return Err(response.into_service_error().without(credential).into());
+            return Err(response.into_service_error(Some(credential)).into());
         }
-        Ok(wire.check(now)?)
+        Ok(wire.check(now, shown)?)
     }
 }
 
@@ -92,12 +94,12 @@ struct Wire {
 }
 
 impl Wire {
-    fn check(self, now: UnixSeconds) -> Result<TokenResponse, ResponseError> {
+    fn check(self, now: UnixSeconds, shown: impl Fn(&str) -> String) -> Result<TokenResponse, ResponseError> {
         let access_token =
             self.access_token.filter(|token| !token.is_empty()).ok_or(ResponseError::NoAccessToken)?;
         let token_type = self.token_type.filter(|kind| !kind.is_empty()).unwrap_or_else(|| "Bearer".into());
         if !token_type.eq_ignore_ascii_case("Bearer") {
-            return Err(ResponseError::OtherTokenType(token_type.chars().take(80).collect()));
+            return Err(ResponseError::OtherTokenType(shown(&token_type)));
         }
         let expires_in = self
             .expires_in

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
+use super::credential::ClientCredential;
 use super::error::ServiceError;
 use super::retry::retry_after;
 use crate::SecretBytes;
@@ -165,8 +166,9 @@ impl HttpResponse {
         (200..300).contains(&self.status)
     }
 
-    pub(crate) fn into_service_error(self) -> ServiceError {
-        ServiceError::from_response(self.status, self.body.expose(), retry_after(&self))
+    /// The error that this answer to a request with the credential `sent` is.
+    pub(crate) fn into_service_error(self, sent: Option<&ClientCredential>) -> ServiceError {
+        ServiceError::from_response(self.status, self.body.expose(), retry_after(&self), sent)
     }
 }
 

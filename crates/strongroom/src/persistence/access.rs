@@ -121,6 +121,13 @@ pub(super) fn require_owner(path: &Path, found: &Metadata, mode: u32) -> Result<
     }
 }
 
+/// Takes away the permissions that a file of ours has beyond `mode`. Says which it had, if any were taken.
+pub(super) fn tighten(file: &File, found: &Metadata, mode: u32) -> io::Result<Option<u32>> {
+    let Some(has) = wider(found, mode) else { return Ok(None) };
+    set_mode(file, has & mode)?;
+    Ok(Some(has))
+}
+
 /// Follows symbolic links of this user from `location` to the path of the file itself.
 ///
 /// The links of a directory on the way are the operating system's business; only the last component decides
@@ -226,14 +233,10 @@ mod platform {
         file.set_permissions(std::fs::Permissions::from_mode(mode))
     }
 
-    /// Takes away the permissions that a file of ours has beyond `mode`. Says which it had, if any were taken.
-    pub(in super::super) fn tighten(file: &File, found: &Metadata, mode: u32) -> io::Result<Option<u32>> {
+    /// The permissions of a file of ours, if they are wider than `mode`.
+    pub(in super::super) fn wider(found: &Metadata, mode: u32) -> Option<u32> {
         let has = found.mode() & 0o7777;
-        if has & !mode == 0 || foreign_owner(found).is_some() {
-            return Ok(None);
-        }
-        set_mode(file, has & mode)?;
-        Ok(Some(has))
+        (has & !mode != 0 && foreign_owner(found).is_none()).then_some(has)
     }
 
     pub(in super::super) fn create_directory(path: &Path, mode: u32) -> io::Result<()> {
@@ -301,8 +304,8 @@ mod platform {
         Ok(())
     }
 
-    pub(in super::super) fn tighten(_: &File, _: &Metadata, _: u32) -> io::Result<Option<u32>> {
-        Ok(None)
+    pub(in super::super) fn wider(_: &Metadata, _: u32) -> Option<u32> {
+        None
     }
 
     pub(in super::super) fn create_directory(path: &Path, _mode: u32) -> io::Result<()> {
@@ -323,5 +326,5 @@ mod platform {
 }
 
 pub(super) use self::platform::{
-    adopt_group, create_directory, foreign_owner, is_alive, refuse_open_directory, set_mode, tighten,
+    adopt_group, create_directory, foreign_owner, is_alive, refuse_open_directory, set_mode, wider,
 };

@@ -2,12 +2,14 @@
 
 use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::PersistenceError;
 use super::access;
+use crate::platform::fork::OwnFile;
 use crate::time::wall_clock;
 
 /// The steps of a write, in their order.
@@ -51,26 +53,25 @@ impl Replacement<'_> {
     pub(super) fn run(
         &self,
         may_replace: impl FnOnce() -> Result<bool, PersistenceError>,
-    ) -> Result<Option<File>, PersistenceError> {
+    ) -> Result<Option<NewFile>, PersistenceError> {
         let directory = access::directory_of(self.target);
         let path = temporary_path(self.target);
 
         self.announce(Step::CreateTemporary, "create", &path)?;
-        let file = access::create_new(&path, self.mode)
-            .map_err(|source| PersistenceError::io("create", &path, source))?;
-        let mut temporary = Temporary { path: &path, renamed: false };
-        // Tells those who sweep that the writer lives. Where locks do not work, age has to tell.
-        let _ = file.try_lock();
+        let mut new = NewFile::create(path, self.mode)?;
+        let path = new.path.as_path();
         if let (Some(old), true) = (self.old, access::is_shared(self.mode)) {
             // Fails for a group that this user is not in; its members lose nothing that this user could keep.
-            let _ = access::adopt_group(&file, old);
+            let _ = access::adopt_group(&new, old);
         }
 
-        self.announce(Step::Write, "write", &path)?;
-        (&file).write_all(self.bytes).map_err(|source| PersistenceError::io("write", &path, source))?;
+        self.announce(Step::Write, "write", path)?;
+        (&mut &*new.file)
+            .write_all(self.bytes)
+            .map_err(|source| PersistenceError::io("write", path, source))?;
 
-        self.announce(Step::Sync, "sync", &path)?;
-        file.sync_all().map_err(|source| PersistenceError::io("sync", &path, source))?;
+        self.announce(Step::Sync, "sync", path)?;
+        new.sync_all().map_err(|source| PersistenceError::io("sync", path, source))?;
 
         self.announce(Step::Compare, "compare", self.target)?;
         if !may_replace()? {
@@ -78,7 +79,7 @@ impl Replacement<'_> {
         }
 
         self.announce(Step::Rename, "replace", self.target)?;
-        match rename(&path, self.target, self.old.is_none()) {
+        match rename(path, self.target, self.old.is_none()) {
             Ok(()) => {}
             // Somebody has created the file that was not there a moment ago.
             Err(error) if self.old.is_none() && error.kind() == io::ErrorKind::AlreadyExists => {
@@ -86,12 +87,12 @@ impl Replacement<'_> {
             }
             Err(source) => return Err(rename_error(self.target, source)),
         }
-        temporary.renamed = true;
+        new.is_in_place = true;
 
         self.announce(Step::SyncDirectory, "sync the directory", directory)?;
         access::sync_directory(directory)
             .map_err(|source| PersistenceError::io("sync the directory", directory, source))?;
-        Ok(Some(file))
+        Ok(Some(new))
     }
 
     fn announce(&self, step: Step, action: &'static str, path: &Path) -> Result<(), PersistenceError> {
@@ -99,6 +100,48 @@ impl Replacement<'_> {
             Some(Err(source)) if step == Step::Rename => Err(rename_error(path, source)),
             Some(Err(source)) => Err(PersistenceError::io(action, path, source)),
             Some(Ok(())) | None => Ok(()),
+        }
+    }
+}
+
+/// The file that takes the place of the old one. Removed when dropped, unless it has done so.
+pub(super) struct NewFile {
+    file: OwnFile,
+    /// Its temporary path.
+    path: PathBuf,
+    is_in_place: bool,
+}
+
+impl NewFile {
+    fn create(path: PathBuf, mode: u32) -> Result<Self, PersistenceError> {
+        match access::create_new(&path, mode) {
+            Ok(file) => {
+                let file = OwnFile::new(file);
+                // Tells those who sweep that the writer lives. Where locks do not work, age has to tell.
+                let _ = file.try_lock();
+                Ok(Self { file, path, is_in_place: false })
+            }
+            Err(source) => Err(PersistenceError::io("create", &path, source)),
+        }
+    }
+}
+
+impl Deref for NewFile {
+    type Target = File;
+
+    fn deref(&self) -> &File {
+        &self.file
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        // A forked child leaves the file to its parent.
+        if self.file.is_own() {
+            if !self.is_in_place {
+                let _ = std::fs::remove_file(&self.path);
+            }
+            let _ = self.file.unlock();
         }
     }
 }
@@ -181,18 +224,4 @@ fn is_temporary_name(target: &Path, name: &std::ffi::OsStr) -> bool {
         .and_then(|rest| rest.strip_prefix('.'))
         .and_then(|rest| rest.strip_suffix(TEMPORARY));
     random.is_some_and(|random| random.len() == 32 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
-}
-
-/// Removes the file when dropped, unless it was renamed.
-struct Temporary<'a> {
-    path: &'a Path,
-    renamed: bool,
-}
-
-impl Drop for Temporary<'_> {
-    fn drop(&mut self) {
-        if !self.renamed {
-            let _ = std::fs::remove_file(self.path);
-        }
-    }
 }

@@ -4,18 +4,22 @@ use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use zeroize::Zeroizing;
 
 use super::access::{self, OWNER_ONLY};
 use super::atomic::{self, Replacement, StepObserver};
+use super::file_system::FileSystem;
+use super::probe::Probe;
 use super::revision::{Granularity, Stamp, Verdict};
 use super::{
     BoxFuture, Fence, Loaded, Location, Persistence, PersistenceError, Protection, Revision, Saved,
     quarantine,
 };
+use crate::platform::memory;
 use crate::{Error, SecretBytes};
 
 /// A document in a plain file: not encrypted, readable by its owner alone, shared with the other MSALs.
@@ -33,9 +37,10 @@ pub struct FilePersistence {
     location: PathBuf,
     lock_path: Option<PathBuf>,
     mode: u32,
+    tighten: bool,
     max_size: u64,
     observer: Option<StepObserver>,
-    swept: Arc<Mutex<Option<Instant>>>,
+    swept: Arc<Swept>,
 }
 
 impl FilePersistence {
@@ -53,6 +58,7 @@ impl FilePersistence {
         FilePersistenceBuilder {
             path: path.into(),
             mode: OWNER_ONLY,
+            tighten: true,
             peers_lock: true,
             lock_path: None,
             max_size: 256 << 20,
@@ -72,13 +78,9 @@ impl FilePersistence {
                     return Ok(Loaded { bytes: SecretBytes::default(), revision: Revision::absent() });
                 }
                 Reading::File(content) if content.stable || last => {
-                    let revision = Revision::of_file(
-                        content.stamp,
-                        content.bytes.expose(),
-                        content.granularity,
-                        content.stable,
-                    );
-                    return Ok(Loaded { bytes: content.bytes, revision });
+                    let Content { bytes, stamp, granularity, stable, probe } = content;
+                    let revision = Revision::of_file(stamp, &bytes, granularity, stable, probe);
+                    return Ok(Loaded { bytes, revision });
                 }
                 Reading::Replaced if last => {
                     return Err(PersistenceError::Contended {
@@ -93,47 +95,69 @@ impl FilePersistence {
 
     /// Reads the file as it is now.
     fn read(&self) -> Result<Reading, PersistenceError> {
-        let (target, found) = access::resolve_links(&self.location)?;
-        let Some(found) = found else { return Ok(Reading::Absent) };
-        if let Some(found) = access::not_a_file(&found) {
-            return Err(PersistenceError::NotAFile { path: target, found });
+        match self.open()? {
+            Opened::Absent => Ok(Reading::Absent),
+            Opened::Replaced => Ok(Reading::Replaced),
+            Opened::File(file, target) => self.read_open(file, &target),
         }
-        access::check_directory(access::directory_of(&target))?;
-        let file = match access::cautious_options().read(true).open(&target) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Reading::Absent),
-            Err(error) if access::is_link_error(&error) => return Ok(Reading::Replaced),
-            Err(source) => return Err(PersistenceError::io("open", &target, source)),
-        };
-        self.read_open(&file, &target)
     }
 
-    fn read_open(&self, file: &File, target: &Path) -> Result<Reading, PersistenceError> {
+    fn open(&self) -> Result<Opened, PersistenceError> {
+        let (target, found) = access::resolve_links(&self.location)?;
+        if let Some(found) = found.as_ref().and_then(access::not_a_file) {
+            return Err(PersistenceError::NotAFile { path: target, found });
+        }
+        // Also where nothing is yet: a request whose token could never be stored is better not sent.
+        access::check_directory(access::directory_of(&target))?;
+        if found.is_none() {
+            return Ok(Opened::Absent);
+        }
+        match access::cautious_options().read(true).open(&target) {
+            Ok(file) => Ok(Opened::File(file, target)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Opened::Absent),
+            Err(error) if access::is_link_error(&error) => Ok(Opened::Replaced),
+            Err(source) => Err(PersistenceError::io("open", &target, source)),
+        }
+    }
+
+    fn read_open(&self, file: File, target: &Path) -> Result<Reading, PersistenceError> {
         let look = || file.metadata().map_err(|source| PersistenceError::io("look at", target, source));
         let mut before = look()?;
         if let Some(found) = access::not_a_file(&before) {
             return Err(PersistenceError::NotAFile { path: target.to_owned(), found });
         }
-        // A file system that does not let us do this lets others read no more than before.
-        if let Ok(Some(had)) = access::tighten(file, &before, self.mode) {
+        if !self.tighten {
+            if let Some(has) = access::wider(&before, self.mode) {
+                tracing::warn!(path = %target.display(), "the cache has mode {has:04o}, others can use it");
+            }
+        } else if let Ok(Some(had)) = access::tighten(&file, &before, self.mode) {
+            // A file system that does not let us do this lets others read no more than before.
             tracing::warn!(path = %target.display(), "the cache had mode {had:04o}, others could use it; tightened");
             before = look()?;
         }
         let stamp = Stamp::of(&before);
-        let Some(bytes) = read_bounded(file, stamp.size, self.max_size)
+        let Some(bytes) = read_bounded(&file, stamp.size, self.max_size)
             .map_err(|source| PersistenceError::io("read", target, source))?
         else {
             let (path, limit) = (target.to_owned(), self.max_size);
             return Err(PersistenceError::TooLarge { path, size: stamp.size.max(limit + 1), limit });
         };
         let stable = Stamp::of(&look()?) == stamp && u64::try_from(bytes.len()).ok() == Some(stamp.size);
-        let granularity = Granularity::of(file, &stamp);
-        Ok(Reading::File(Content { bytes, stamp, granularity, stable }))
+        let file_system = FileSystem::of(&file);
+        let granularity = Granularity::of(file_system, &stamp);
+        let probe = self.probe(file, target, file_system);
+        Ok(Reading::File(Content { bytes, stamp, granularity, stable, probe }))
+    }
+
+    /// Keeps the file open for the look-ups to come. Where a link leads to it, only the path can tell whether it
+    /// still does.
+    fn probe(&self, file: File, target: &Path, file_system: FileSystem) -> Option<Probe> {
+        (target == self.location).then(|| Probe::of(file, file_system)).flatten()
     }
 
     fn save_now(
         &self,
-        bytes: &[u8],
+        bytes: &SecretBytes,
         expected: &Revision,
         fence: &Fence<'_>,
     ) -> Result<Saved, PersistenceError> {
@@ -143,25 +167,31 @@ impl FilePersistence {
             return Err(PersistenceError::TooLarge { path, size, limit });
         }
         let (target, old) = self.writable_target()?;
-        access::prepare_directory(access::directory_of(&target), self.mode)?;
+        if old.is_none() {
+            access::prepare_directory(access::directory_of(&target), self.mode)?;
+        }
         self.sweep(&target);
 
         let replacement = Replacement {
             target: &target,
             old: old.as_ref(),
-            bytes,
+            bytes: bytes.expose(),
             mode: self.mode,
             observer: self.observer.as_ref(),
         };
-        let may_replace = || Ok(fence.holds() && self.still_is(expected)? && fence.holds());
+        let may_replace = || Ok(fence.holds() && self.still_is(expected, true)? && fence.holds());
         let Some(file) = replacement.run(may_replace)? else { return Ok(Saved::Conflict) };
 
         let found = file.metadata().map_err(|source| PersistenceError::io("look at", &target, source))?;
         // Whoever has already written into the new file has changed at least its content: with our length and
-        // our hash the revision does not cover that.
+        // our bytes the revision does not cover that.
         let stamp = Stamp::of(&found).with_size(size);
-        let granularity = Granularity::of(&file, &stamp);
-        Ok(Saved::Saved(Revision::of_file(stamp, bytes, granularity, false)))
+        let file_system = FileSystem::of(&file);
+        let granularity = Granularity::of(file_system, &stamp);
+        // Opened anew: a descriptor that can write would stand in the way of whoever makes the disk read-only.
+        let kept = access::cautious_options().read(true).open(&target).ok();
+        let probe = kept.and_then(|kept| self.probe(kept, &target, file_system));
+        Ok(Saved::Saved(Revision::of_file(stamp, bytes, granularity, false, probe)))
     }
 
     /// Where a write goes and what is there, if it may be replaced by us.
@@ -189,45 +219,54 @@ impl FilePersistence {
             .map_err(|source| PersistenceError::io("sync the directory", directory, source))
     }
 
-    fn still_is(&self, revision: &Revision) -> Result<bool, PersistenceError> {
+    /// Whether the path still names this state of the document. With `exact` equal stamps are not relied upon
+    /// while they are young, as a look-up does for a moment.
+    fn still_is(&self, revision: &Revision, exact: bool) -> Result<bool, PersistenceError> {
         let found = match std::fs::metadata(&self.location) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(revision.is_absent()),
             Err(source) => return Err(PersistenceError::io("look at", &self.location, source)),
         };
         match revision.compare(&Stamp::of(&found)) {
-            Verdict::Same => Ok(true),
-            Verdict::Changed => Ok(false),
-            Verdict::Young(state) => {
-                let began = Instant::now();
-                let Reading::File(content) = self.read()? else { return Ok(false) };
-                let same_file = !matches!(revision.compare(&content.stamp), Verdict::Changed);
-                Ok(same_file && content.stable && state.confirm(content.bytes.expose(), began))
+            Verdict::Changed => return Ok(false),
+            Verdict::Young(state) if exact || state.is_due() => {
+                if !state.confirm(Instant::now(), |content| self.has_content(revision, content))? {
+                    return Ok(false);
+                }
             }
+            Verdict::Same | Verdict::Young(_) => {}
         }
+        revision.path_was_seen();
+        Ok(true)
+    }
+
+    /// Whether this revision's file is there and has this content.
+    fn has_content(&self, revision: &Revision, content: &[u8]) -> Result<bool, PersistenceError> {
+        let Opened::File(file, target) = self.open()? else { return Ok(false) };
+        let bears_the_stamps = || {
+            let found = file.metadata().map_err(|source| PersistenceError::io("look at", &target, source))?;
+            Ok(!matches!(revision.compare(&Stamp::of(&found)), Verdict::Changed))
+        };
+        let is_equal =
+            || is_content_of(&file, content).map_err(|source| PersistenceError::io("read", &target, source));
+        Ok(bears_the_stamps()? && is_equal()? && bears_the_stamps()?)
     }
 
     fn set_aside_now(&self, expected: &Revision) -> Result<Option<String>, PersistenceError> {
         let (target, Some(_)) = self.writable_target()? else { return Ok(None) };
-        if !self.still_is(expected)? {
+        if !self.still_is(expected, true)? {
             return Ok(None);
         }
         let path = quarantine::set_aside(&target, expected)?;
         Ok(path.map(|path| path.display().to_string()))
     }
 
-    /// Looks for left-over temporary files at the first write, and then now and again.
+    /// Looks for left-over temporary files at the first write, and then now and again. Before the write, so that
+    /// what they occupy on a full disk is free for it.
     fn sweep(&self, target: &Path) {
-        const INTERVAL: Duration = Duration::from_secs(600);
-        {
-            // Holds no invariant that a panic could break.
-            let mut swept = self.swept.lock().unwrap_or_else(PoisonError::into_inner);
-            if swept.is_some_and(|last| last.elapsed() < INTERVAL) {
-                return;
-            }
-            *swept = Some(Instant::now());
+        if self.swept.is_due() {
+            atomic::sweep(target);
         }
-        atomic::sweep(target);
     }
 }
 
@@ -242,7 +281,7 @@ impl Persistence for FilePersistence {
         expected: &'a Revision,
         fence: &'a Fence<'a>,
     ) -> BoxFuture<'a, Result<Saved, Error>> {
-        Box::pin(async move { Ok(self.save_now(bytes.expose(), expected, fence)?) })
+        Box::pin(async move { Ok(self.save_now(bytes, expected, fence)?) })
     }
 
     fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
@@ -250,7 +289,7 @@ impl Persistence for FilePersistence {
     }
 
     fn is_current(&self, revision: &Revision) -> Result<bool, Error> {
-        Ok(self.still_is(revision)?)
+        Ok(revision.shows_current() || self.still_is(revision, false)?)
     }
 
     fn set_aside<'a>(&'a self, expected: &'a Revision) -> BoxFuture<'a, Result<Option<String>, Error>> {
@@ -294,6 +333,7 @@ impl fmt::Debug for FilePersistence {
 pub struct FilePersistenceBuilder {
     path: PathBuf,
     mode: u32,
+    tighten: bool,
     peers_lock: bool,
     lock_path: Option<PathBuf>,
     max_size: u64,
@@ -305,6 +345,13 @@ impl FilePersistenceBuilder {
     /// directory's group: then files of other owners are accepted.
     pub fn mode(mut self, mode: u32) -> Self {
         self.mode = mode;
+        self
+    }
+
+    /// Whether a document of ours with wider permissions than that is tightened when it is read, by default yes.
+    /// Who only looks at a document leaves it as it is; a warning is logged.
+    pub fn tighten_when_read(mut self, wanted: bool) -> Self {
+        self.tighten = wanted;
         self
     }
 
@@ -358,6 +405,7 @@ impl FilePersistenceBuilder {
             location,
             lock_path,
             mode: self.mode,
+            tighten: self.tighten,
             max_size: self.max_size,
             observer: self.observer,
             swept: Arc::default(),
@@ -406,6 +454,39 @@ fn names_same(one: &Path, other: &Path) -> bool {
     one.file_name() == other.file_name() && directory(one) == directory(other)
 }
 
+/// When left-over files were last looked for.
+#[derive(Debug)]
+struct Swept {
+    made: Instant,
+    /// Seconds after `made` from when on it is time to look again.
+    due: AtomicU64,
+}
+
+impl Default for Swept {
+    fn default() -> Self {
+        Self { made: Instant::now(), due: AtomicU64::new(0) }
+    }
+}
+
+impl Swept {
+    /// Whether to look now: so is told one of those who ask at the same time.
+    fn is_due(&self) -> bool {
+        const INTERVAL: u64 = 600;
+        let now = self.made.elapsed().as_secs();
+        let due = self.due.load(Ordering::Relaxed);
+        now >= due
+            && self.due.compare_exchange(due, now + INTERVAL, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+enum Opened {
+    Absent,
+    /// The path named another file when it was opened than when it was looked at.
+    Replaced,
+    /// The file itself and its path, links followed.
+    File(File, PathBuf),
+}
+
 enum Reading {
     Absent,
     /// The path named another file when it was opened than when it was looked at.
@@ -417,36 +498,50 @@ struct Content {
     bytes: SecretBytes,
     stamp: Stamp,
     granularity: Granularity,
+    probe: Option<Probe>,
     /// Nobody has written to the file while it was read.
     stable: bool,
 }
 
 /// The content of a file of about `size` bytes; `None` if it has more than `limit`.
-fn read_bounded(mut file: &File, size: u64, limit: u64) -> io::Result<Option<SecretBytes>> {
+fn read_bounded(file: &File, size: u64, limit: u64) -> io::Result<Option<SecretBytes>> {
     if size > limit {
         return Ok(None);
     }
     // One byte more than expected, so that the end is seen without another buffer.
     let expected = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    let mut buffer = Zeroizing::new(vec![0; expected + 1]);
-    let mut length = 0;
+    let mut buffer = Zeroizing::new(memory::reserve(expected + 1));
     loop {
-        match file.read(&mut buffer[length..]) {
-            Ok(0) => break,
-            Ok(read) => length += read,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+        let room = buffer.capacity() - buffer.len();
+        if file.take(room as u64).read_to_end(&mut buffer)? < room {
+            break;
         }
-        if length as u64 > limit {
+        if buffer.len() as u64 > limit {
             return Ok(None);
         }
-        if length == buffer.len() {
-            // It grows while it is read. A plain `resize` could leave a copy behind that is not wiped.
-            let mut larger = Zeroizing::new(vec![0; 2 * length]);
-            larger[..length].copy_from_slice(&buffer);
-            buffer = larger;
+        // It grows while it is read. A plain `reserve` could leave a copy behind that is not wiped.
+        let mut larger = Zeroizing::new(memory::reserve(2 * buffer.len()));
+        larger.extend_from_slice(&buffer);
+        buffer = larger;
+    }
+    Ok(Some(SecretBytes::from(std::mem::take(&mut *buffer))))
+}
+
+/// Whether the file holds just these bytes.
+fn is_content_of(mut file: &File, mut expected: &[u8]) -> io::Result<bool> {
+    /// A large document is not read into memory once more.
+    const PIECE: usize = 64 * 1024;
+
+    let mut piece = Zeroizing::new(vec![0; PIECE.min(expected.len() + 1)]);
+    loop {
+        let read = match file.read(&mut piece) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            result => result?,
+        };
+        match expected.strip_prefix(&piece[..read]) {
+            Some(rest) if read > 0 => expected = rest,
+            Some(rest) => return Ok(rest.is_empty()),
+            None => return Ok(false),
         }
     }
-    buffer.truncate(length);
-    Ok(Some(SecretBytes::from(std::mem::take(&mut *buffer))))
 }

@@ -3,16 +3,19 @@
 //! A file is recognised by device, inode, size and times. Times alone are not enough while they are young: a file
 //! system stamps with the granularity of a clock tick (some: of whole seconds), so content of equal length that
 //! is written within the tick of what we read carries the same stamps. Until the stamps are old enough that any
-//! further write must change them, a hash of the content decides.
+//! further write must change them, the content decides, which is kept for as long.
 
 use std::fmt;
-use std::fs::{File, Metadata};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::fs::Metadata;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use aws_lc_rs::digest::{SHA256, digest};
 
+use super::file_system::FileSystem;
+use super::probe::Probe;
+use crate::SecretBytes;
 use crate::time::wall_clock;
 
 /// Identifies one state of a document. Opaque: it comes from a persistence and is only compared.
@@ -51,21 +54,43 @@ impl Revision {
     /// The state of a file with these stamps, from which `bytes` were read (or into which they were written).
     ///
     /// `unchanged_while_read`: the stamps were the same before and after the reading. Only then can they be
-    /// trusted without a hash.
+    /// trusted without the content. `probe`: the file itself, kept open as long as this revision is.
     pub(super) fn of_file(
         stamp: Stamp,
-        bytes: &[u8],
+        bytes: &SecretBytes,
         granularity: Granularity,
         unchanged_while_read: bool,
+        probe: Option<Probe>,
     ) -> Self {
         let settled = unchanged_while_read && granularity.is_past(&stamp);
         Self(Inner::File(Arc::new(FileState {
             stamp,
-            content: if settled { None } else { Some(hash(bytes)) },
-            settled: AtomicBool::new(settled),
+            content: RwLock::new((!settled).then(|| bytes.share())),
+            verified: AtomicU64::new(if settled { SETTLED } else { 0 }),
             seen: Instant::now(),
             granularity,
+            probe,
         })))
+    }
+
+    /// Whether the open file shows that this revision is the current one. Where it does not, the path decides.
+    pub(super) fn shows_current(&self) -> bool {
+        match &self.0 {
+            Inner::File(state) => {
+                state.probe.as_ref().is_some_and(|probe| probe.shows(&state.stamp))
+                    && state.relies_on_stamps()
+            }
+            Inner::Absent | Inner::Version(_) | Inner::Content(_) => false,
+        }
+    }
+
+    /// The path has just been looked at and names this revision.
+    pub(super) fn path_was_seen(&self) {
+        if let Inner::File(state) = &self.0
+            && let Some(probe) = &state.probe
+        {
+            probe.path_was_seen();
+        }
     }
 
     pub(super) fn is_absent(&self) -> bool {
@@ -75,10 +100,12 @@ impl Revision {
     /// What the stamps of the file tell about this revision.
     pub(super) fn compare(&self, stamp: &Stamp) -> Verdict<'_> {
         match &self.0 {
-            Inner::File(state) if state.stamp != *stamp => Verdict::Changed,
-            Inner::File(state) if state.settled.load(Ordering::Acquire) => Verdict::Same,
-            Inner::File(state) => Verdict::Young(state),
-            Inner::Absent | Inner::Version(_) | Inner::Content(_) => Verdict::Changed,
+            Inner::File(state) if state.stamp == *stamp => match state.verified.load(Ordering::Acquire) {
+                SETTLED => Verdict::Same,
+                REFUTED => Verdict::Changed,
+                _ => Verdict::Young(state),
+            },
+            Inner::File(_) | Inner::Absent | Inner::Version(_) | Inner::Content(_) => Verdict::Changed,
         }
     }
 
@@ -110,37 +137,98 @@ pub(super) enum Verdict<'a> {
 /// A file as it was when its content was read.
 pub(super) struct FileState {
     stamp: Stamp,
-    /// Missing if the stamps could be trusted from the start.
-    content: Option<Hash>,
-    settled: AtomicBool,
+    /// What was read or written, shared with whoever parsed it, until the stamps can be trusted.
+    ///
+    /// Only ever tried, never waited for: another thread may have been in it when this process was forked.
+    content: RwLock<Option<SecretBytes>>,
+    /// When the content was last compared, in nanoseconds after `seen`; or [`SETTLED`], or [`REFUTED`].
+    verified: AtomicU64,
     seen: Instant,
     granularity: Granularity,
+    probe: Option<Probe>,
 }
 
+/// The stamps alone decide.
+const SETTLED: u64 = u64::MAX;
+/// Another content has borne the same stamps.
+const REFUTED: u64 = u64::MAX - 1;
+
 impl FileState {
-    /// Whether `bytes`, read just now from a file whose stamps were this state's before and after, are its
-    /// content. Where they are and the stamps have aged, the stamps alone decide from now on.
-    pub(super) fn confirm(&self, bytes: &[u8], began: Instant) -> bool {
-        if self.content != Some(hash(bytes)) {
-            return false;
+    /// Whether equal stamps are enough for a look-up at this moment.
+    ///
+    /// A large file is not read at each look-up: the content is compared one clock tick after it was seen, and
+    /// then whenever the time since has doubled. What can escape a look-up is a rewrite in place, of equal size,
+    /// within the very tick that the stamps were given in; and it escapes for no longer than such a tick.
+    fn relies_on_stamps(&self) -> bool {
+        match self.verified.load(Ordering::Acquire) {
+            SETTLED => true,
+            REFUTED => false,
+            verified => !is_due(verified, nanoseconds(self.seen.elapsed())),
+        }
+    }
+
+    /// Whether a look-up should compare the content now. Who is told so, does it; others rely on the stamps
+    /// meanwhile.
+    pub(super) fn is_due(&self) -> bool {
+        self.is_due_at(nanoseconds(self.seen.elapsed()))
+    }
+
+    fn is_due_at(&self, age: u64) -> bool {
+        let verified = self.verified.load(Ordering::Acquire);
+        is_due(verified, age)
+            && self.verified.compare_exchange(verified, age, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Whether the file's content, which was compared by `is_same` between two looks at equal stamps, is still
+    /// the one that was seen. Where it is and the stamps have aged, the stamps alone decide from now on.
+    pub(super) fn confirm<E>(
+        &self,
+        began: Instant,
+        is_same: impl FnOnce(&[u8]) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        let content =
+            self.content.try_read().ok().and_then(|content| content.as_ref().map(SecretBytes::share));
+        // It goes when the stamps have settled, which another thread may have found out a moment ago.
+        let Some(content) = content else { return Ok(self.verified.load(Ordering::Acquire) == SETTLED) };
+        if !is_same(content.expose())? {
+            self.verified.store(REFUTED, Ordering::Release);
+            return Ok(false);
         }
         // Measured on our own clock from the moment the stamps were first seen, so that a file server's clock
         // does not matter: what is written from now on bears a later stamp.
         if began.duration_since(self.seen) > self.granularity.window() {
-            self.settled.store(true, Ordering::Release);
+            let settles = |verified| (verified != REFUTED).then_some(SETTLED);
+            let settled = self.verified.fetch_update(Ordering::AcqRel, Ordering::Acquire, settles).is_ok();
+            if settled && let Ok(mut content) = self.content.try_write() {
+                *content = None;
+            }
         }
-        true
+        Ok(true)
     }
 }
 
 impl PartialEq for FileState {
     fn eq(&self, other: &Self) -> bool {
-        self.stamp == other.stamp
-            && match (&self.content, &other.content) {
-                (Some(ours), Some(theirs)) => ours == theirs,
-                _ => true,
-            }
+        if self.stamp != other.stamp {
+            return false;
+        }
+        match (self.content.try_read().as_deref(), other.content.try_read().as_deref()) {
+            (Ok(Some(ours)), Ok(Some(theirs))) => ours == theirs,
+            _ => true,
+        }
     }
+}
+
+/// Whether a content of this age, last compared at the age `verified`, is to be compared again.
+fn is_due(verified: u64, age: u64) -> bool {
+    /// The longest tick of an operating system's clock that gives the times of files.
+    const TICK: u64 = 10_000_000;
+
+    verified < REFUTED && age >= TICK.max(verified.saturating_mul(2))
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(REFUTED - 1)
 }
 
 /// What the file system says about a file.
@@ -148,6 +236,8 @@ impl PartialEq for FileState {
 pub(super) struct Stamp {
     device: u64,
     inode: u64,
+    /// The names that the file has. None: it was removed or replaced.
+    links: u64,
     pub(super) size: u64,
     /// Nanoseconds since the epoch. Anybody who may write the file can set it to anything.
     modified: i128,
@@ -163,9 +253,25 @@ impl Stamp {
         Self {
             device: found.dev(),
             inode: found.ino(),
+            links: found.nlink(),
             size: found.size(),
             modified: nanoseconds(found.mtime(), found.mtime_nsec()),
             changed: nanoseconds(found.ctime(), found.ctime_nsec()),
+        }
+    }
+
+    /// As [`of`](Self::of), of what the cheapest system call says. Its numbers have other types on each kind of
+    /// processor.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[allow(trivial_numeric_casts, clippy::unnecessary_cast, clippy::cast_sign_loss, clippy::cast_lossless)]
+    pub(super) fn of_stat(found: &rustix::fs::Stat) -> Self {
+        Self {
+            device: found.st_dev as u64,
+            inode: found.st_ino as u64,
+            links: found.st_nlink as u64,
+            size: found.st_size as u64,
+            modified: i128::from(found.st_mtime as i64) * SECOND + i128::from(found.st_mtime_nsec as i64),
+            changed: i128::from(found.st_ctime as i64) * SECOND + i128::from(found.st_ctime_nsec as i64),
         }
     }
 
@@ -173,7 +279,7 @@ impl Stamp {
     pub(super) fn of(found: &Metadata) -> Self {
         let modified = found.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         let modified = modified.map_or(0, |since| i128::try_from(since.as_nanos()).unwrap_or(i128::MAX));
-        Self { device: 0, inode: 0, size: found.len(), modified, changed: modified }
+        Self { device: 0, inode: 0, links: 1, size: found.len(), modified, changed: modified }
     }
 
     /// The same file with a content of this length.
@@ -192,9 +298,9 @@ pub(super) struct Granularity {
 }
 
 impl Granularity {
-    pub(super) fn of(file: &File, stamp: &Stamp) -> Self {
+    pub(super) fn of(file_system: FileSystem, stamp: &Stamp) -> Self {
         Self {
-            local: is_local(file),
+            local: file_system != FileSystem::Remote,
             whole_seconds: stamp.changed % SECOND == 0 && stamp.modified % SECOND == 0,
         }
     }
@@ -219,37 +325,6 @@ impl Granularity {
     }
 }
 
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn is_local(file: &File) -> bool {
-    /// Numbers from linux/magic.h of file systems whose times another machine or program gives: NFS, SMB (old
-    /// and new), CIFS, FUSE, 9P, Ceph, AFS (both), Coda, Lustre, GPFS, VirtualBox and VMware shares.
-    const REMOTE: &[u64] = &[
-        0x6969,
-        0x517B,
-        0xFE53_4D42,
-        0xFF53_4D42,
-        0x6573_5546,
-        0x0102_1997,
-        0x00C3_6400,
-        0x5346_414F,
-        0x6B41_4653,
-        0x7375_7245,
-        0x0BD0_0BD0,
-        0x4750_4653,
-        0x786F_4256,
-        0xBACB_ACBC,
-    ];
-    // The type is a signed 32-bit number on some architectures.
-    #[allow(clippy::cast_sign_loss, clippy::cast_possible_truncation, clippy::unnecessary_cast)]
-    rustix::fs::fstatfs(file).is_ok_and(|found| !REMOTE.contains(&u64::from(found.f_type as u32)))
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-fn is_local(_file: &File) -> bool {
-    // Not known: the cautious answer.
-    false
-}
-
 fn hash(bytes: &[u8]) -> Hash {
     let mut hash = Hash::default();
     hash.copy_from_slice(digest(&SHA256, bytes).as_ref());
@@ -263,7 +338,7 @@ mod tests {
     const FINE: Granularity = Granularity { local: true, whole_seconds: false };
 
     fn stamp(changed: i128) -> Stamp {
-        Stamp { device: 1, inode: 2, size: 3, modified: 1_000 * SECOND, changed }
+        Stamp { device: 1, inode: 2, links: 1, size: 3, modified: 1_000 * SECOND, changed }
     }
 
     fn now() -> i128 {
@@ -275,24 +350,54 @@ mod tests {
         Instant::now() + since
     }
 
+    fn of_file(stamp: Stamp, bytes: &[u8], granularity: Granularity, stable: bool) -> Revision {
+        Revision::of_file(stamp, &SecretBytes::from(bytes.to_vec()), granularity, stable, None)
+    }
+
+    fn confirm(state: &FileState, bytes: &[u8], began: Instant) -> bool {
+        state.confirm(began, |content| Ok::<_, ()>(content == bytes)).unwrap()
+    }
+
     #[test]
     fn equal_stamps_are_believed_when_they_are_old_and_not_before() {
         let young = stamp(now());
-        let revision = Revision::of_file(young, b"abc", FINE, true);
+        let revision = of_file(young, b"abc", FINE, true);
         let Verdict::Young(state) = revision.compare(&young) else { panic!("too young to be believed") };
-        assert!(!state.confirm(b"abd", later(Duration::from_secs(9))), "the content has changed");
-        assert!(state.confirm(b"abc", later(Duration::ZERO)));
+        assert!(confirm(state, b"abc", later(Duration::ZERO)));
         assert!(matches!(revision.compare(&young), Verdict::Young(_)), "still within the tick");
-        assert!(state.confirm(b"abc", later(Duration::from_millis(200))));
-        assert!(matches!(revision.compare(&young), Verdict::Same), "settled: no hash any more");
+        assert!(confirm(state, b"abc", later(Duration::from_millis(200))));
+        assert!(matches!(revision.compare(&young), Verdict::Same), "settled");
+        assert!(state.content.read().unwrap().is_none(), "the content is needed no more");
         assert!(matches!(revision.compare(&stamp(young.changed + 1)), Verdict::Changed));
 
         let old = stamp(now() - 2 * SECOND);
-        assert!(matches!(Revision::of_file(old, b"abc", FINE, true).compare(&old), Verdict::Same));
+        assert!(matches!(of_file(old, b"abc", FINE, true).compare(&old), Verdict::Same));
         assert!(
-            matches!(Revision::of_file(old, b"abc", FINE, false).compare(&old), Verdict::Young(_)),
+            matches!(of_file(old, b"abc", FINE, false).compare(&old), Verdict::Young(_)),
             "written while it was read"
         );
+    }
+
+    #[test]
+    fn a_content_that_was_seen_to_differ_is_never_current_again() {
+        let young = stamp(now());
+        let revision = of_file(young, b"abc", FINE, true);
+        let Verdict::Young(state) = revision.compare(&young) else { panic!("too young to be believed") };
+        assert!(!confirm(state, b"abd", later(Duration::from_secs(9))));
+        assert!(matches!(revision.compare(&young), Verdict::Changed));
+        assert!(confirm(state, b"abc", later(Duration::from_secs(9))));
+        assert!(matches!(revision.compare(&young), Verdict::Changed), "others may have relied on it");
+    }
+
+    #[test]
+    fn a_young_content_is_compared_after_a_tick_and_then_ever_more_seldom() {
+        let young = stamp(now());
+        let revision = of_file(young, b"abc", FINE, true);
+        let Verdict::Young(state) = revision.compare(&young) else { panic!("too young to be believed") };
+        let milliseconds = |age| age * 1_000_000;
+        let due: Vec<u64> = (0..200).filter(|age| state.is_due_at(milliseconds(*age))).collect();
+        assert_eq!(due, [10, 20, 40, 80, 160]);
+        assert!(!state.is_due_at(milliseconds(319)) && state.is_due_at(milliseconds(320)));
     }
 
     #[test]
@@ -301,18 +406,18 @@ mod tests {
         let remote = Granularity { local: false, whole_seconds: false };
         for granularity in [coarse, remote] {
             let stamp = stamp(now() - 2 * SECOND);
-            let revision = Revision::of_file(stamp, b"abc", granularity, true);
+            let revision = of_file(stamp, b"abc", granularity, true);
             let Verdict::Young(state) = revision.compare(&stamp) else { panic!("{granularity:?}") };
-            assert!(state.confirm(b"abc", later(Duration::from_secs(2))));
+            assert!(confirm(state, b"abc", later(Duration::from_secs(2))));
             assert!(matches!(revision.compare(&stamp), Verdict::Young(_)), "{granularity:?}");
-            assert!(state.confirm(b"abc", later(Duration::from_secs(3))));
+            assert!(confirm(state, b"abc", later(Duration::from_secs(3))));
             assert!(matches!(revision.compare(&stamp), Verdict::Same), "{granularity:?}");
         }
         let future = stamp(now() + 3600 * SECOND);
-        let revision = Revision::of_file(future, b"abc", FINE, true);
+        let revision = of_file(future, b"abc", FINE, true);
         let Verdict::Young(state) = revision.compare(&future) else { panic!("a clock was set back") };
-        assert!(state.confirm(b"abc", later(Duration::from_millis(200))));
-        assert!(matches!(revision.compare(&future), Verdict::Same), "hashing ends nevertheless");
+        assert!(confirm(state, b"abc", later(Duration::from_millis(200))));
+        assert!(matches!(revision.compare(&future), Verdict::Same), "reading ends nevertheless");
     }
 
     #[test]
@@ -323,7 +428,7 @@ mod tests {
         assert_ne!(Revision::of_bytes(b"a"), Revision::of_bytes(b"b"));
         assert_ne!(Revision::absent(), Revision::of_bytes(b""));
         let young = stamp(now());
-        assert_ne!(Revision::of_file(young, b"a", FINE, true), Revision::of_file(young, b"b", FINE, true));
-        assert_eq!(Revision::of_file(young, b"a", FINE, true), Revision::of_file(young, b"a", FINE, false));
+        assert_ne!(of_file(young, b"a", FINE, true), of_file(young, b"b", FINE, true));
+        assert_eq!(of_file(young, b"a", FINE, true), of_file(young, b"a", FINE, false));
     }
 }

@@ -71,7 +71,7 @@ impl fmt::Debug for OwnFile {
 
 /// A value that each process makes for itself. A child never touches its parent's, which may have been locked at
 /// the moment of the fork and whose threads it does not have.
-pub(crate) struct PerProcess<T: 'static> {
+pub(crate) struct PerProcess<T> {
     slot: AtomicPtr<Slot<T>>,
     make: fn() -> T,
 }
@@ -86,13 +86,14 @@ impl<T: Send + Sync> PerProcess<T> {
         Self { slot: AtomicPtr::new(std::ptr::null_mut()), make }
     }
 
-    /// This process's value, made at the first call. A parent's stays where it is, unused.
-    pub(crate) fn get(&'static self) -> &'static T {
+    /// This process's value, made at the first call; when several make it at once, one of them is kept. A parent's
+    /// stays where it is, unused.
+    pub(crate) fn get(&self) -> &T {
         let generation = generation();
         let mut current = self.slot.load(Ordering::Acquire);
         loop {
-            // SAFETY: a pointer that is not null came from `Box::into_raw` below and is never freed once it was
-            // published, so it is valid for ever.
+            // SAFETY: a pointer that is not null came from `Box::into_raw` below. Once published it is not freed
+            // before `self` is dropped, and the result borrows `self`.
             if let Some(slot) = unsafe { current.as_ref() }
                 && slot.generation == generation
             {
@@ -108,6 +109,47 @@ impl<T: Send + Sync> PerProcess<T> {
                 }
             }
         }
+    }
+}
+
+impl<T> Drop for PerProcess<T> {
+    fn drop(&mut self) {
+        let slot = *self.slot.get_mut();
+        // SAFETY: as in `get`.
+        if unsafe { slot.as_ref() }.is_some_and(|slot| slot.generation == generation()) {
+            // SAFETY: it came from `Box::into_raw`, and nobody can borrow it any more.
+            drop(unsafe { Box::from_raw(slot) });
+        }
+    }
+}
+
+impl<T> fmt::Debug for PerProcess<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PerProcess").finish_non_exhaustive()
+    }
+}
+
+/// Runs `child` in a forked child of this process, which then ends with the status that it returned: no destructors,
+/// no exit handlers. Returns the child's process id; the caller waits for its end, which comes after a minute at the
+/// latest.
+///
+/// For tests. The child of a test has one thread of many, so it must be careful about locks that others may have
+/// held.
+///
+/// # Errors
+/// The process could not be forked.
+#[cfg(all(unix, feature = "test-support"))]
+pub fn fork_for_tests(child: impl FnOnce() -> i32) -> std::io::Result<u32> {
+    // SAFETY: the child neither returns nor unwinds into what forked it; the allocator and the standard output are fit
+    // for use after a fork.
+    unsafe {
+        let pid = libc::fork();
+        if pid == 0 {
+            libc::alarm(60);
+            let status = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
+            libc::_exit(status.unwrap_or(101));
+        }
+        u32::try_from(pid).map_err(|_| std::io::Error::last_os_error())
     }
 }
 
@@ -172,9 +214,47 @@ mod imp {
     pub(super) fn unregister(_slot: usize) {}
 }
 
+/// Whether `body` returns `true` in a forked child. See [`fork_for_tests`].
+#[cfg(all(test, unix))]
+pub(crate) fn in_child(body: impl FnOnce() -> bool) -> bool {
+    let child = fork_for_tests(|| i32::from(!body())).expect("a process can be forked");
+    let child = rustix::process::Pid::from_raw(child.cast_signed());
+    let ended = rustix::process::waitpid(child, rustix::process::WaitOptions::empty());
+    ended.is_ok_and(|ended| ended.is_some_and(|(_, status)| status.exit_status() == Some(0)))
+}
+
 #[cfg(all(test, unix))]
 mod tests {
+    use std::os::fd::AsRawFd as _;
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    #[test]
+    fn a_child_makes_values_of_its_own_and_leaves_its_parents_alone() {
+        let shared = Arc::new(());
+        let value = PerProcess::new(Mutex::<Option<Arc<()>>>::default);
+        *value.get().lock().unwrap() = Some(Arc::clone(&shared));
+        let locked = value.get().lock().unwrap();
+        assert!(in_child(|| value.get().lock().unwrap().is_none()));
+        drop(locked);
+        let count = || Arc::strong_count(&shared);
+        assert!(in_child(move || {
+            drop(value);
+            count() == 2
+        }));
+        assert_eq!(count(), 1, "the parent has dropped its own");
+    }
+
+    #[test]
+    fn what_a_process_has_made_ends_with_its_place() {
+        let shared = Arc::new(());
+        let value = PerProcess::new(Mutex::<Option<Arc<()>>>::default);
+        *value.get().lock().unwrap() = Some(Arc::clone(&shared));
+        assert!(value.get().lock().unwrap().is_some());
+        drop(value);
+        assert_eq!(Arc::strong_count(&shared), 1);
+    }
 
     #[test]
     fn a_child_does_not_keep_the_lock_of_its_parent() {
@@ -186,21 +266,12 @@ mod tests {
         let held = OwnFile::new(open());
         held.lock().unwrap();
         assert_eq!(*VALUE.get(), std::process::id());
-        // SAFETY: the child calls nothing but what is allowed after a fork: atomics, `fcntl` and `_exit`.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            use std::os::fd::AsRawFd as _;
-            // SAFETY: as above.
-            unsafe {
-                let open = libc::fcntl(held.as_raw_fd(), libc::F_GETFD) != -1;
-                libc::_exit(i32::from(open || held.is_own()));
-            }
-        }
-        assert!(child > 0);
-        let mut status = 0;
-        // SAFETY: `status` outlives the call.
-        assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
-        assert_eq!(status, 0, "the child still has the descriptor");
+        let is_rid_of_it = in_child(|| {
+            // SAFETY: the call takes any number.
+            let open = unsafe { libc::fcntl(held.as_raw_fd(), libc::F_GETFD) } != -1;
+            !open && !held.is_own()
+        });
+        assert!(is_rid_of_it, "the child still has the descriptor");
         assert!(held.is_own());
         assert!(open().try_lock().is_err(), "the parent still has its lock");
         drop(held);

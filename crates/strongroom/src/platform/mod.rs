@@ -4,4 +4,9 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod fork;
+pub(crate) mod locked_memory;
 pub(crate) mod memory;
+pub(crate) mod range_lock;
+
+#[cfg(all(unix, feature = "test-support"))]
+pub use self::fork::fork_for_tests;

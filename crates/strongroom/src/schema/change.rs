@@ -2,10 +2,15 @@
 //!
 //! A change is not a new state, so that it can be replayed on whatever state another process has made meanwhile.
 
-use super::credential::{Credential, RefreshToken};
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use super::credential::{AccessToken, Credential, CredentialType, RefreshToken};
 use super::dialect::Dialect;
+use super::entry::Fields;
 use super::environment::Environments;
-use super::key::{CredentialKey, RecordRevision};
+use super::key::{CredentialKey, Partition, RecordRevision};
 use crate::UnixSeconds;
 
 /// What to do to a cache, as one step: all of it happens or nothing.
@@ -13,6 +18,10 @@ use crate::UnixSeconds;
 pub struct Change {
     pub(crate) puts: Vec<Put>,
     pub(crate) removals: Vec<CredentialKey>,
+    removals_by_fields: Vec<Removal>,
+    orphans: HashSet<String>,
+    pub(crate) put_backs: Vec<AccessToken>,
+    pub(crate) only_existing: bool,
     pub(crate) now: UnixSeconds,
     pub(crate) environments: Option<Environments>,
     pub(crate) dialect: Option<Dialect>,
@@ -45,7 +54,18 @@ impl Change {
     /// may be ahead of.
     #[must_use]
     pub fn new(now: UnixSeconds) -> Self {
-        Self { puts: Vec::new(), removals: Vec::new(), now, environments: None, dialect: None, sweep: false }
+        Self {
+            puts: Vec::new(),
+            removals: Vec::new(),
+            removals_by_fields: Vec::new(),
+            orphans: HashSet::new(),
+            put_backs: Vec::new(),
+            only_existing: false,
+            now,
+            environments: None,
+            dialect: None,
+            sweep: false,
+        }
     }
 
     /// Stores `credential`, whatever is there.
@@ -68,6 +88,61 @@ impl Change {
         self
     }
 
+    /// Removes all that the user `home_account_id` (`uid.utid`) has under any of these hosts: access tokens (on
+    /// behalf of him, extended and bound ones too), refresh tokens of any application and family, ID tokens,
+    /// accounts in all tenants; under whatever keys and in whatever dialect they were stored, unreadable ones
+    /// included. An empty `home_account_id` removes nothing.
+    #[must_use]
+    pub fn remove_account(mut self, home_account_id: &str, environments: &Environments) -> Self {
+        let home_account_id = home_account_id.to_lowercase();
+        if !home_account_id.is_empty() {
+            self.removals_by_fields.push(Removal::Account(home_account_id, environments.clone()));
+        }
+        self
+    }
+
+    /// Removes all access tokens that the application `client_id` got for itself under any of these hosts: for all
+    /// tenants and scopes, extended and bound ones too, unreadable ones included. Tokens of users stay.
+    #[must_use]
+    pub fn remove_app_tokens(mut self, client_id: &str, environments: &Environments) -> Self {
+        self.removals_by_fields.push(Removal::AppTokens(client_id.to_lowercase(), environments.clone()));
+        self
+    }
+
+    /// Removes every credential of which `predicate` says so. It is asked again when the change is replayed.
+    #[must_use]
+    pub fn remove_where(mut self, predicate: Arc<dyn Fn(&Credential) -> bool + Send + Sync>) -> Self {
+        self.removals_by_fields.push(Removal::Where(predicate));
+        self
+    }
+
+    /// Removes the accounts with these `home_account_id`s of which no token is left after all other removals, puts
+    /// and the sweep. Accounts that this change stores stay.
+    #[must_use]
+    pub fn remove_orphan_accounts(mut self, home_account_ids: Vec<String>) -> Self {
+        self.orphans.extend(home_account_ids.iter().map(|id| id.to_lowercase()));
+        self
+    }
+
+    /// Stores an application's own `token` unless a valid one is there that is as good: of the same client, tenant
+    /// and kind, with its scopes or more, and not to expire earlier. A token that has expired, or that is a user's,
+    /// is not stored. For giving back what another program has erased.
+    #[must_use]
+    pub fn put_unless_answered(mut self, token: AccessToken) -> Self {
+        if token.is_app_token() && token.expires_on > self.now {
+            self.put_backs.push(token);
+        }
+        self
+    }
+
+    /// Makes the change only if there is a credential already: an absent cache is not created, and an emptied one
+    /// is not filled again.
+    #[must_use]
+    pub fn only_existing(mut self) -> Self {
+        self.only_existing = true;
+        self
+    }
+
     /// Also removes access tokens that have expired, whoever wrote them.
     #[must_use]
     pub fn sweep_expired(mut self) -> Self {
@@ -87,6 +162,38 @@ impl Change {
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.dialect = Some(dialect);
         self
+    }
+
+    /// Whether it removes anything by its fields.
+    pub(crate) fn removes_by_fields(&self) -> bool {
+        !self.removals_by_fields.is_empty()
+    }
+
+    /// Whether it removes `credential` by its fields.
+    pub(crate) fn removes(&self, credential: &Credential) -> bool {
+        self.removals_by_fields.iter().any(|removal| removal.takes(credential))
+    }
+
+    /// Whether it removes an entry that cannot be read, by the fields that can be.
+    pub(super) fn removes_unreadable(&self, kind: CredentialType, fields: &Fields<'_>) -> bool {
+        self.removals_by_fields.iter().any(|removal| removal.takes_unreadable(kind, fields))
+    }
+
+    /// The accounts that are to go with the last token of theirs.
+    pub(crate) fn orphans(&self) -> &HashSet<String> {
+        &self.orphans
+    }
+
+    /// The partitions in which a token may stand that answers for `token`.
+    pub(crate) fn partitions_of(&self, token: &AccessToken) -> Vec<Partition> {
+        let mut partitions = vec![Partition::of_access_token(token)];
+        for environment in self.environments.iter().flat_map(Environments::canonical) {
+            let partition = Partition::of_app_tokens(environment, &token.client_id, &token.realm);
+            if !partitions.contains(&partition) {
+                partitions.push(partition);
+            }
+        }
+        partitions
     }
 
     /// The keys under which `credential` may be stored, one for each host that is equal to its own.
@@ -117,5 +224,62 @@ impl Change {
             }
         }
         keys
+    }
+}
+
+/// Which credentials go, told by their fields: stored keys differ from language to language.
+#[derive(Clone)]
+enum Removal {
+    /// Those of the user with this `home_account_id`, in lower case.
+    Account(String, Environments),
+    /// The own tokens of the application with this `client_id`, in lower case.
+    AppTokens(String, Environments),
+    Where(Arc<dyn Fn(&Credential) -> bool + Send + Sync>),
+}
+
+impl Removal {
+    fn takes(&self, credential: &Credential) -> bool {
+        match self {
+            Self::Account(id, environments) => {
+                credential.home_account_id().is_some_and(|own| own.to_lowercase() == *id)
+                    && environments.contains(credential.environment())
+            }
+            Self::AppTokens(id, environments) => matches!(credential, Credential::AccessToken(token)
+                if token.is_app_token()
+                    && token.client_id.to_lowercase() == *id
+                    && environments.contains(&token.environment)),
+            Self::Where(predicate) => predicate(credential),
+        }
+    }
+
+    fn takes_unreadable(&self, kind: CredentialType, fields: &Fields<'_>) -> bool {
+        let is = |field: Option<&str>, id: &str| field.is_some_and(|own| own.to_lowercase() == id);
+        let environment = fields.environment.as_deref().unwrap_or_default();
+        match self {
+            Self::Account(id, environments) => {
+                is(fields.home_account_id.as_deref(), id) && environments.contains(environment)
+            }
+            Self::AppTokens(id, environments) => {
+                kind == CredentialType::AccessToken
+                    && fields.is_of_no_user()
+                    && is(fields.client_id.as_deref(), id)
+                    && environments.contains(environment)
+            }
+            Self::Where(_) => false,
+        }
+    }
+}
+
+impl fmt::Debug for Removal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Account(id, environments) => {
+                f.debug_tuple("Account").field(id).field(environments).finish()
+            }
+            Self::AppTokens(id, environments) => {
+                f.debug_tuple("AppTokens").field(id).field(environments).finish()
+            }
+            Self::Where(_) => f.write_str("Where(..)"),
+        }
     }
 }

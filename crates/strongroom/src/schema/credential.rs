@@ -82,9 +82,39 @@ impl Credential {
         }
     }
 
+    /// Whose it is: `uid.utid` of the user.
+    pub(crate) fn home_account_id(&self) -> Option<&str> {
+        match self {
+            Self::AccessToken(token) => token.home_account_id.as_deref(),
+            Self::RefreshToken(token) => token.home_account_id.as_deref(),
+            Self::IdToken(token) => token.home_account_id.as_deref(),
+            Self::Account(account) => Some(&account.home_account_id),
+            Self::AppMetadata(_) => None,
+        }
+    }
+
+    /// The authority's host.
+    pub(super) fn environment(&self) -> &str {
+        match self {
+            Self::AccessToken(token) => &token.environment,
+            Self::RefreshToken(token) => &token.environment,
+            Self::IdToken(token) => &token.environment,
+            Self::Account(account) => &account.environment,
+            Self::AppMetadata(app) => &app.environment,
+        }
+    }
+
+    /// The user that this token belongs to, in lower case; accounts are no tokens.
+    pub(crate) fn owner_of_token(&self) -> Option<String> {
+        match self {
+            Self::Account(_) | Self::AppMetadata(_) => None,
+            token => token.home_account_id().map(str::to_lowercase),
+        }
+    }
+
     /// The same with no time of writing later than `now`: MSAL Go refuses an entry from the future, and Python
     /// wants every refresh token to have a time.
-    pub(super) fn not_ahead_of(&self, now: UnixSeconds) -> Self {
+    pub(crate) fn not_ahead_of(&self, now: UnixSeconds) -> Self {
         let mut credential = self.clone();
         match &mut credential {
             Self::AccessToken(token) => token.cached_at = token.cached_at.min(now),
@@ -145,7 +175,20 @@ impl AccessToken {
     /// counts (MSAL Node writes it too late).
     #[must_use]
     pub fn ends(&self) -> UnixSeconds {
-        self.extended_expires_on.min(self.expires_on.plus(LONGEST_EXTENSION)).max(self.expires_on)
+        Self::ends_of(self.expires_on, self.extended_expires_on)
+    }
+
+    pub(super) fn ends_of(expires_on: UnixSeconds, extended_expires_on: UnixSeconds) -> UnixSeconds {
+        extended_expires_on.min(expires_on.plus(LONGEST_EXTENSION)).max(expires_on)
+    }
+
+    /// Whether this token serves whoever would be served by `other`: it is of the same kind, has its scopes or
+    /// more, and does not expire earlier. That both are of one partition is not looked at.
+    pub(crate) fn answers_for(&self, other: &Self) -> bool {
+        self.scheme == other.scheme
+            && self.extended == other.extended
+            && other.target.is_subset_of(&self.target)
+            && self.expires_on >= other.expires_on
     }
 
     /// Whether this is an application's own token: it has no user.

@@ -16,10 +16,11 @@ pub enum Dialect {
 }
 
 /// How an entry spells that it has no user.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum NoHomeAccount {
     Null,
     Empty,
+    #[default]
     Absent,
 }
 

@@ -54,7 +54,7 @@ const USER_ASSERTION_HASHES: [&str; 2] = ["user_assertion_hash", "userAssertionH
 pub(super) struct Fields<'a> {
     pub(super) credential_type: Option<Cow<'a, str>>,
     secret: Option<Cow<'a, str>>,
-    home_account_id: Option<Cow<'a, str>>,
+    pub(super) home_account_id: Option<Cow<'a, str>>,
     /// How an absent `home_account_id` is spelled.
     pub(super) no_home_account: Option<NoHomeAccount>,
     pub(super) environment: Option<Cow<'a, str>>,
@@ -90,6 +90,11 @@ impl<'a> Fields<'a> {
             Some(problem) => Err(problem),
             None => Ok(fields),
         }
+    }
+
+    /// Whether neither a user nor an assertion is named.
+    pub(super) fn is_of_no_user(&self) -> bool {
+        self.home_account_id.is_none() && self.user_assertion_hash.is_none()
     }
 
     /// The credential that the entry of section `kind` under `key` is.
@@ -308,8 +313,8 @@ struct StoredKey {
     hash: Option<String>,
 }
 
-const PLAIN_KIND: &str = "accesstoken";
-const EXTENDED_KIND: &str = "atext";
+pub(super) const PLAIN_KIND: &str = "accesstoken";
+pub(super) const EXTENDED_KIND: &str = "atext";
 const BOUND_KIND: &str = "accesstoken_with_authscheme";
 const KINDS: [&str; 3] = [PLAIN_KIND, EXTENDED_KIND, BOUND_KIND];
 
@@ -359,7 +364,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
                 let mut fields = Fields::default();
                 // A key that stands twice: the last one wins, as with every peer.
                 while let Some(name) = map.next_key::<&RawValue>()? {
-                    fields.set(&name_of(name), map.next_value()?);
+                    fields.set(&name_of(name.get()), map.next_value()?);
                 }
                 Ok(fields)
             }
@@ -370,8 +375,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
 /// The name that a member's raw name stands for. One that is no text (half of a surrogate pair, which Python can
 /// write) stands for itself, quotes and all: it must not cost the document.
-pub(super) fn name_of(raw: &RawValue) -> Cow<'_, str> {
-    serde_json::from_str(raw.get()).map_or(Cow::Borrowed(raw.get()), |Text(name)| name)
+pub(super) fn name_of(raw: &str) -> Cow<'_, str> {
+    serde_json::from_str(raw).map_or(Cow::Borrowed(raw), |Text(name)| name)
 }
 
 /// A text that borrows from the document where it has no escapes.
@@ -529,7 +534,7 @@ pub(super) fn unknown_fields(raw: &str) -> Vec<(&RawValue, &RawValue)> {
             let mut fields: Self::Value = Vec::new();
             let mut places: HashMap<Cow<'de, str>, usize> = HashMap::new();
             while let Some((raw, value)) = map.next_entry::<&RawValue, &RawValue>()? {
-                let name = name_of(raw);
+                let name = name_of(raw.get());
                 if KNOWN.contains(&&*name) {
                     continue;
                 }
@@ -579,7 +584,7 @@ const KNOWN: &[&str] = &[
 ];
 
 /// The fields whose values are read; all others are passed over.
-const MEANINGFUL: &[&str] = &[
+pub(super) const MEANINGFUL: &[&str] = &[
     "credential_type",
     "secret",
     "home_account_id",

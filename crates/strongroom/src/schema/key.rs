@@ -84,6 +84,11 @@ impl CredentialKey {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The credential type and the parts of the identity, as they are compared.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &str> {
+        split(&self.0)
+    }
 }
 
 impl fmt::Debug for CredentialKey {
@@ -148,6 +153,11 @@ impl Partition {
         }
     }
 
+    /// The credential type and the parts of the identity, as they are compared.
+    pub(super) fn parts(&self) -> impl Iterator<Item = &str> {
+        split(&self.0)
+    }
+
     /// The key of the access token of this partition with exactly these scopes.
     #[must_use]
     pub fn access_token(
@@ -203,6 +213,17 @@ fn push(key: &mut String, part: &str) {
     let _ = write!(key, "|{}:{part}", part.len());
 }
 
+/// What was joined.
+fn split(key: &str) -> impl Iterator<Item = &str> {
+    let (kind, mut rest) = key.split_at(key.find('|').unwrap_or(key.len()));
+    std::iter::once(kind).chain(std::iter::from_fn(move || {
+        let (length, after) = rest.strip_prefix('|')?.split_once(':')?;
+        let (part, after) = after.split_at_checked(length.parse().ok()?)?;
+        rest = after;
+        Some(part)
+    }))
+}
+
 fn opt(text: &Option<String>) -> &str {
     text.as_deref().unwrap_or_default()
 }
@@ -238,6 +259,13 @@ mod tests {
         let plain = a.access_token(&"s".into(), &TokenScheme::Bearer, None);
         let extended = a.access_token(&"s".into(), &TokenScheme::Bearer, Some(&ExtendedKey::unknown()));
         assert_ne!(plain, extended);
+    }
+
+    #[test]
+    fn what_is_joined_can_be_split() {
+        let parts = ["a|1:b", "", "ü", "|"];
+        let key = join(CredentialType::IdToken, &parts);
+        assert_eq!(key.parts().collect::<Vec<_>>(), [&["IdToken"], &parts[..]].concat());
     }
 
     #[test]

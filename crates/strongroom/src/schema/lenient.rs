@@ -1,13 +1,20 @@
 //! Reading values the way their many writers spell them: a number as a string, a field of the wrong type.
 //!
-//! These functions are for `#[serde(deserialize_with)]`. A value that cannot be read becomes `None`, never an
-//! error: one field must not cost the rest of the message.
+//! But for [`object`] these functions are for `#[serde(deserialize_with)]`. A value that cannot be read becomes
+//! `None`, never an error: one field must not cost the rest of the message.
 
 use std::fmt;
 
 use crate::SecretString;
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeOwned, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// A message that is a JSON object. A struct would else be read from an array too, by the order of its fields.
+#[cfg_attr(not(feature = "client"), allow(dead_code))]
+pub(crate) fn object<T: DeserializeOwned>(bytes: &[u8]) -> Option<T> {
+    let first = bytes.iter().find(|byte| !byte.is_ascii_whitespace());
+    if first == Some(&b'{') { serde_json::from_slice(bytes).ok() } else { None }
+}
 
 /// A text; `None` for `null` and for every other type.
 pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

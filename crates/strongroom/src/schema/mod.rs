@@ -2,6 +2,7 @@
 //!
 //! Pure: it does no I/O, reads no clock and knows no lock. Bytes and a time come in, bytes go out.
 
+mod apply;
 mod change;
 mod credential;
 mod dialect;
@@ -9,8 +10,15 @@ mod document;
 mod entry;
 mod environment;
 mod extended;
+mod fingerprint;
+mod index;
 mod key;
 pub(crate) mod lenient;
+#[cfg(test)]
+mod model;
+mod scan;
+mod skim;
+mod splice;
 mod target;
 
 pub use self::change::{Change, Expectation, Put};

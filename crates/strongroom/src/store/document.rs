@@ -1,12 +1,16 @@
 //! Any persistence as a store of credentials: parses the document, and replays changes on its newest revision.
 
 use std::fmt;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::{CredentialStore, Outcome, Record, StoreInfo};
+use arc_swap::ArcSwapOption;
+
+use super::{CredentialStore, Lead, LeadGuard, Outcome, Record, StoreInfo};
+use crate::persistence::flight::{self, Attempt};
 use crate::persistence::lock::{DocumentLock, LockPaths, side_file};
-use crate::persistence::{Fence, Location, Persistence, PersistenceError, Revision, Saved};
+use crate::persistence::{Fence, Loaded, Location, Persistence, PersistenceError, Revision, Saved};
 use crate::schema::{Applied, Change, CredentialKey, Document, DocumentError, Partition};
 use crate::time::Deadline;
 use crate::wait::{self, BoxFuture};
@@ -14,6 +18,8 @@ use crate::{Error, SecretBytes};
 
 /// How long a damaged document must have stayed the same before it is taken for damaged and not for half written.
 const TORN_FOR: Duration = Duration::from_secs(1);
+/// How long a document that had content may be empty before it is taken for empty and not for half written.
+const EMPTIED_FOR: Duration = Duration::from_millis(150);
 /// How long a reader at most goes on reading a document that is torn each time it looks.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often a change is replayed on documents that others keep replacing.
@@ -28,15 +34,10 @@ pub struct DocumentStore<P> {
     lock_paths: LockPaths,
     lock_timeout: Duration,
     strict: bool,
-    seen: RwLock<Seen>,
-}
-
-/// What is known of the document.
-#[derive(Default)]
-struct Seen {
-    snapshot: Option<Arc<Snapshot>>,
-    damaged: Option<Damaged>,
-    generation: u64,
+    /// The newest document that was read. Read at every hit, so it takes no lock.
+    snapshot: ArcSwapOption<Snapshot>,
+    damaged: Mutex<Option<Damaged>>,
+    generations: AtomicU64,
 }
 
 struct Snapshot {
@@ -79,16 +80,13 @@ impl<P: Persistence> DocumentStore<P> {
 
     /// The newest document.
     async fn snapshot(&self) -> Result<Arc<Snapshot>, Error> {
-        let (snapshot, damaged) = {
-            let seen = self.seen.read().unwrap_or_else(PoisonError::into_inner);
-            (seen.snapshot.clone(), seen.damaged.clone())
-        };
+        let snapshot = self.snapshot.load_full();
         if let Some(snapshot) = &snapshot
             && self.persistence.is_current(&snapshot.revision)?
         {
             return Ok(Arc::clone(snapshot));
         }
-        if let Some(damaged) = damaged
+        if let Some(damaged) = self.damaged().clone()
             && damaged.settled.has_passed()
             && self.persistence.is_current(&damaged.revision)?
         {
@@ -103,12 +101,11 @@ impl<P: Persistence> DocumentStore<P> {
     async fn load_patiently(&self, had_content: bool) -> Result<Arc<Snapshot>, Error> {
         let mut pause = Duration::from_millis(5);
         let patience = Deadline::after(PATIENCE);
-        let in_a_file = matches!(self.persistence.location(), Location::File(_));
-        let emptied_for = Duration::from_millis(if had_content { 150 } else { 30 });
+        let emptied_for = if had_content { EMPTIED_FOR } else { EMPTIED_FOR / 5 };
         let suddenly_empty_until = Deadline::after(emptied_for);
         loop {
             let loaded = self.persistence.load().await?;
-            let emptied = in_a_file && loaded.bytes.is_empty() && loaded.revision != Revision::absent();
+            let emptied = self.is_emptied(&loaded);
             // Not even remembered yet: whoever asks meanwhile must not find an empty cache either.
             if !emptied || suddenly_empty_until.has_passed() {
                 match self.take_in(loaded.bytes, loaded.revision) {
@@ -135,38 +132,51 @@ impl<P: Persistence> DocumentStore<P> {
 
     /// Parses what was loaded and remembers it, or that it is damaged and since when.
     fn take_in(&self, bytes: SecretBytes, revision: Revision) -> Result<Arc<Snapshot>, Damaged> {
-        let parsed = Document::parse(bytes);
-        let mut seen = self.seen.write().unwrap_or_else(PoisonError::into_inner);
-        match parsed {
+        match Document::parse(bytes) {
             Ok(document) => {
-                seen.generation += 1;
-                let snapshot = Arc::new(Snapshot { document, revision, generation: seen.generation });
-                seen.snapshot = Some(Arc::clone(&snapshot));
-                seen.damaged = None;
+                let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+                let snapshot = Arc::new(Snapshot { document, revision, generation });
+                self.snapshot.store(Some(Arc::clone(&snapshot)));
+                *self.damaged() = None;
                 Ok(snapshot)
             }
             Err(error) => {
-                let since = match &seen.damaged {
+                let mut seen = self.damaged();
+                let since = match &*seen {
                     Some(damaged) if damaged.revision == revision => damaged.settled,
                     _ if error.may_be_torn() => Deadline::after(TORN_FOR),
                     _ => Deadline::after(Duration::ZERO),
                 };
                 let damaged = Damaged { revision, error, settled: since };
-                seen.damaged = Some(damaged.clone());
+                *seen = Some(damaged.clone());
                 Err(damaged)
             }
         }
     }
 
+    /// Whether a peer may be about to write the file that it has just truncated.
+    fn is_emptied(&self, loaded: &Loaded) -> bool {
+        loaded.bytes.is_empty()
+            && loaded.revision != Revision::absent()
+            && matches!(self.persistence.location(), Location::File(_))
+    }
+
+    fn damaged(&self) -> MutexGuard<'_, Option<Damaged>> {
+        self.damaged.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn change(&self, change: &Change) -> Result<Outcome, Error> {
         let deadline = Deadline::after(self.lock_timeout);
         let mut lock = DocumentLock::acquire(&self.lock_paths, self.lock_timeout).await?;
-        for _ in 0..MOST_REPLAYS {
-            let snapshot = self.load_to_write(deadline).await?;
-            let (bytes, swept) = match snapshot.document.apply(change).map_err(Error::from)? {
-                Applied::Unchanged => return Ok(Outcome::Applied { swept: 0 }),
+        for replays in 0..MOST_REPLAYS {
+            let snapshot = match self.known_to_write().filter(|_| replays == 0) {
+                Some(snapshot) => snapshot,
+                None => self.load_to_write(deadline).await?,
+            };
+            let (bytes, swept, removed) = match snapshot.document.apply(change).map_err(Error::from)? {
+                Applied::Unchanged => return Ok(Outcome::Applied { swept: 0, removed: Vec::new() }),
                 Applied::Lost(key) => return Ok(Outcome::Lost(key)),
-                Applied::Changed { bytes, swept } => (bytes, swept),
+                Applied::Changed { bytes, swept, removed } => (bytes, swept, removed),
             };
             let saved = {
                 let still_held = || lock.still_held();
@@ -177,7 +187,7 @@ impl<P: Persistence> DocumentStore<P> {
                     // What we wrote parses, else the peers could not read it either.
                     let taken = self.take_in(bytes, revision);
                     debug_assert!(taken.is_ok(), "what was written must be readable");
-                    return Ok(Outcome::Applied { swept });
+                    return Ok(Outcome::Applied { swept, removed });
                 }
                 Saved::Conflict if lock.still_held() => {}
                 Saved::Conflict => {
@@ -190,13 +200,27 @@ impl<P: Persistence> DocumentStore<P> {
         Err(PersistenceError::Contended { location, attempts: MOST_REPLAYS }.into())
     }
 
+    /// The document that was read last, if it is still the newest. Should it have changed all the same, the comparison
+    /// before the rename will notice.
+    fn known_to_write(&self) -> Option<Arc<Snapshot>> {
+        let snapshot = self.snapshot.load_full()?;
+        self.persistence.is_current(&snapshot.revision).is_ok_and(|is_current| is_current).then_some(snapshot)
+    }
+
     /// The newest document, to be changed under the lock that is held. One that is damaged for good is moved
     /// aside, so that a daemon goes on instead of failing until somebody looks. One that is torn anew whenever we
     /// look is given up at `deadline`, but not before it could have stayed the same for long enough.
     async fn load_to_write(&self, deadline: Deadline) -> Result<Arc<Snapshot>, Error> {
         let patience = Deadline::after(PATIENCE);
+        let had_content = self.snapshot.load().as_ref().is_some_and(|snapshot| !snapshot.document.is_empty());
+        let emptied_until = Deadline::after(EMPTIED_FOR);
         loop {
             let loaded = self.persistence.load().await?;
+            if had_content && self.is_emptied(&loaded) && !emptied_until.has_passed() {
+                // A peer without locks has truncated it and is about to write; what it holds is not to be lost.
+                wait::sleep(Duration::from_millis(10)).await;
+                continue;
+            }
             let damaged = match self.take_in(loaded.bytes, loaded.revision) {
                 Ok(snapshot) => return Ok(snapshot),
                 Err(damaged) => damaged,
@@ -250,7 +274,9 @@ impl<P: Persistence> DocumentStoreBuilder<P> {
             persistence: self.persistence,
             lock_timeout: self.lock_timeout,
             strict: self.strict,
-            seen: RwLock::default(),
+            snapshot: ArcSwapOption::empty(),
+            damaged: Mutex::default(),
+            generations: AtomicU64::new(0),
         }
     }
 }
@@ -275,13 +301,31 @@ impl<P: Persistence> CredentialStore for DocumentStore<P> {
     }
 
     fn generation(&self) -> Result<Option<u64>, Error> {
-        let snapshot = self.seen.read().unwrap_or_else(PoisonError::into_inner).snapshot.clone();
-        match snapshot {
+        match &*self.snapshot.load() {
             Some(snapshot) if self.persistence.is_current(&snapshot.revision)? => {
                 Ok(Some(snapshot.generation))
             }
             _ => Ok(None),
         }
+    }
+
+    fn lead<'a>(&'a self, key: &'a CredentialKey, patience: Duration) -> BoxFuture<'a, Lead> {
+        Box::pin(async move {
+            let Some(path) = side_file(&self.persistence, flight::SUFFIX) else { return Lead::Unavailable };
+            match flight::lead(&path, self.persistence.lock_mode(), key.as_str(), patience).await {
+                Ok(Attempt::Taken(held)) => Lead::Taken(LeadGuard::new(held)),
+                Ok(Attempt::Ended) => Lead::Ended,
+                Ok(Attempt::Busy) => Lead::Busy,
+                Err(error) => {
+                    tracing::debug!("nobody can lead here: {error}");
+                    Lead::Unavailable
+                }
+            }
+        })
+    }
+
+    fn is_shared_with_peers(&self) -> bool {
+        self.persistence.lock_path().is_some()
     }
 
     fn info(&self) -> StoreInfo {

@@ -54,6 +54,12 @@ pub trait CredentialStore: fmt::Debug + Send + Sync {
         Box::pin(std::future::ready(Lead::Unavailable))
     }
 
+    /// Whether programs of other languages write to the store too, which may erase what was written here, or write back
+    /// what was removed.
+    fn is_shared_with_peers(&self) -> bool {
+        false
+    }
+
     /// Where the store is and how well it is protected.
     fn info(&self) -> StoreInfo;
 
@@ -111,6 +117,8 @@ pub enum Outcome {
     Applied {
         /// Expired access tokens that were removed with it.
         swept: usize,
+        /// What it removed, but for the expired tokens.
+        removed: Vec<Credential>,
     },
     /// The record with this key is not as the change expected; nothing was done.
     Lost(CredentialKey),

@@ -309,7 +309,9 @@ impl<T: Transport> Transport for Recorder<T> {
 
 /// Answers by itself.
 #[derive(Clone)]
-pub(crate) struct Canned(Arc<dyn Fn(&HttpRequest) -> Result<HttpResponse, TransportError> + Send + Sync>);
+pub(crate) struct Canned(Arc<Answer>);
+
+type Answer = dyn Fn(&HttpRequest) -> Result<HttpResponse, TransportError> + Send + Sync;
 
 impl Canned {
     pub(crate) fn new(

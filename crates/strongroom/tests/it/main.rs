@@ -7,10 +7,21 @@ mod authorities;
 mod bad_answers;
 mod client_credentials;
 mod client_support;
+mod clock;
+#[cfg(unix)]
+mod crash;
+#[cfg(unix)]
 mod damaged_documents;
+#[cfg(target_os = "linux")]
+mod flight_host;
+#[cfg(target_os = "linux")]
+mod fork;
+#[cfg(unix)]
+mod herd;
 mod layers;
 #[cfg(unix)]
 mod persistence_file;
+mod persistence_support;
 mod refusals;
 mod remembered_refusals;
 mod renewal;
@@ -19,6 +30,7 @@ mod schema_confusion;
 mod schema_fixtures;
 mod schema_identity;
 mod schema_properties;
+mod schema_removal;
 mod schema_support;
 mod schema_tolerance;
 mod schema_write;
@@ -38,12 +50,22 @@ mod seal_support;
 mod sealed;
 mod secrets;
 #[cfg(unix)]
+mod secrets_in_debug;
+#[cfg(unix)]
 mod select;
+#[cfg(unix)]
+mod settle;
 mod single_flight;
+mod source_support;
+#[cfg(unix)]
 mod state_file;
+mod store_conflicts;
 mod stores;
 #[cfg(unix)]
 mod support;
 mod token_cache;
 mod token_confusion;
+#[cfg(unix)]
 mod unsaved_tokens;
+#[cfg(unix)]
+mod wreckage;

@@ -40,6 +40,13 @@ fn try_replace(path: impl AsRef<Path>, bytes: &[u8]) -> Result<(), Error> {
     Ok(())
 }
 
+/// A write sees the change at once. A look-up may not while the stamps are equal, for one clock tick.
+fn assert_outdated(persistence: &FilePersistence, revision: &Revision) {
+    assert!(matches!(save_to(persistence, b"mine", revision).unwrap(), Saved::Conflict));
+    wait_until("the change is noticed", || !persistence.is_current(revision).unwrap());
+    assert!(!persistence.is_current(revision).unwrap(), "and is not forgotten");
+}
+
 fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     let error = result.unwrap_err();
     assert!(error.remedy().is_some_and(|remedy| !remedy.is_empty()), "{error} has no remedy");
@@ -279,7 +286,7 @@ fn a_document_beyond_the_limit_is_refused_before_it_is_read() {
 }
 
 #[test]
-fn a_rewrite_of_equal_size_and_equal_mtime_is_noticed_however_soon_it_comes() {
+fn a_rewrite_of_equal_size_and_equal_mtime_is_noticed_a_tick_later_at_most_and_never_overwritten() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("cache.bin");
     let persistence = open(&path);
@@ -298,13 +305,13 @@ fn a_rewrite_of_equal_size_and_equal_mtime_is_noticed_however_soon_it_comes() {
         let mut peer = std::fs::File::options().write(true).open(&path).unwrap();
         peer.write_all(format!("{:010}", round + 1).as_bytes()).unwrap();
         peer.set_modified(modified).unwrap();
-        assert!(!persistence.is_current(&revision).unwrap(), "round {round}");
+        assert_outdated(&persistence, &revision);
         let loaded = block_on(persistence.load()).unwrap().revision;
         peer.set_modified(modified - Duration::from_secs(3600)).unwrap();
         std::io::Seek::rewind(&mut peer).unwrap();
         peer.write_all(format!("{:010}", round + 2).as_bytes()).unwrap();
         peer.set_modified(modified - Duration::from_secs(3600)).unwrap();
-        assert!(!persistence.is_current(&loaded).unwrap(), "set back, round {round}");
+        assert_outdated(&persistence, &loaded);
         round += 3;
     }
 }
@@ -335,6 +342,152 @@ fn a_document_whose_times_have_aged_is_current_and_a_later_rewrite_is_noticed() 
         assert!(!persistence.is_current(revision).unwrap());
         assert!(matches!(save_to(&persistence, b"three", revision).unwrap(), Saved::Conflict));
     }
+}
+
+#[test]
+fn whatever_happens_to_a_file_that_is_kept_open_is_noticed() {
+    type Event = fn(&Path);
+    let events: [(&str, Event); 8] = [
+        ("rewritten in place", |path| std::fs::write(path, "{ }").unwrap()),
+        ("truncated", |path| drop(std::fs::File::create(path).unwrap())),
+        ("appended to", |path| {
+            std::fs::File::options().append(true).open(path).unwrap().write_all(b" ").unwrap();
+        }),
+        ("replaced", |path| {
+            std::fs::write(path.with_extension("new"), "{ }").unwrap();
+            std::fs::rename(path.with_extension("new"), path).unwrap();
+        }),
+        ("replaced by one that is equal and as old", |path| {
+            let modified = std::fs::metadata(path).unwrap().modified().unwrap();
+            std::fs::copy(path, path.with_extension("new")).unwrap();
+            let copy = std::fs::File::options().write(true).open(path.with_extension("new")).unwrap();
+            copy.set_modified(modified).unwrap();
+            std::fs::rename(path.with_extension("new"), path).unwrap();
+        }),
+        ("removed", |path| std::fs::remove_file(path).unwrap()),
+        ("renamed", |path| std::fs::rename(path, path.with_extension("old")).unwrap()),
+        ("opened to others", |path| set_mode(path, 0o644)),
+    ];
+    for saved in [false, true] {
+        for (what, event) in events {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("cache.bin");
+            let persistence = open(&path);
+            let saves = save_to(&persistence, b"{}!", &Revision::absent()).unwrap();
+            let revision = match saves {
+                Saved::Saved(revision) if saved => revision,
+                _ => block_on(persistence.load()).unwrap().revision,
+            };
+            // The first look is at the path, the second at the open file.
+            assert!(persistence.is_current(&revision).unwrap() && persistence.is_current(&revision).unwrap());
+            event(&path);
+            wait_until(what, || !persistence.is_current(&revision).unwrap());
+            assert!(matches!(save_to(&persistence, b"[]", &revision).unwrap(), Saved::Conflict), "{what}");
+        }
+    }
+}
+
+#[test]
+fn a_directory_above_that_is_replaced_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (above, moved) = (directory.path().join("above"), directory.path().join("moved"));
+    for folder in [&above, &moved] {
+        std::fs::create_dir(folder).unwrap();
+    }
+    let persistence = open(above.join("cache.bin"));
+    for path in [&above, &moved] {
+        try_replace(path.join("cache.bin"), b"{}").unwrap();
+    }
+    let revision = block_on(persistence.load()).unwrap().revision;
+    assert!(persistence.is_current(&revision).unwrap() && persistence.is_current(&revision).unwrap());
+    std::fs::rename(&above, directory.path().join("old")).unwrap();
+    std::fs::rename(&moved, &above).unwrap();
+    wait_until("the path is looked at", || !persistence.is_current(&revision).unwrap());
+}
+
+/// The open descriptors of this process that lead to the file, or to one that it was: their flags.
+#[cfg(target_os = "linux")]
+fn descriptors_of(path: &Path) -> Vec<u32> {
+    let path = path.to_str().unwrap();
+    let leads_there = |target: &Path| {
+        target.to_str().is_some_and(|target| target == path || target == format!("{path} (deleted)"))
+    };
+    let entries = std::fs::read_dir("/proc/self/fd").unwrap().flatten();
+    entries
+        .filter(|entry| entry.path().read_link().is_ok_and(|target| leads_there(&target)))
+        .map(|entry| {
+            let about = Path::new("/proc/self/fdinfo").join(entry.file_name());
+            let about = std::fs::read_to_string(about).unwrap();
+            let flags = about.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+            u32::from_str_radix(flags.trim(), 8).unwrap()
+        })
+        .collect()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn one_descriptor_is_kept_for_a_document_to_be_read_and_not_to_be_inherited() {
+    const CLOSE_ON_EXEC: u32 = 0o2_000_000;
+    const ACCESS: u32 = 0o3;
+    let directory = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = directory.path().join("cache.bin");
+    let persistence = open(&path);
+    let Saved::Saved(mut revision) = save_to(&persistence, b"0", &Revision::absent()).unwrap() else {
+        panic!("nobody else writes")
+    };
+    for round in 0..10 {
+        let flags = descriptors_of(&path);
+        assert!(
+            matches!(flags[..], [flags] if flags & CLOSE_ON_EXEC != 0 && flags & ACCESS == 0),
+            "{flags:?}"
+        );
+        revision = match (round % 2, save_to(&persistence, round.to_string().as_bytes(), &revision).unwrap())
+        {
+            (0, Saved::Saved(revision)) => revision,
+            _ => block_on(persistence.load()).unwrap().revision,
+        };
+    }
+    drop(revision);
+    assert_eq!(descriptors_of(&path), [0; 0]);
+
+    let link = directory.path().join("link");
+    symlink(&path, &link).unwrap();
+    let through_link = open(&link);
+    let revision = block_on(through_link.load()).unwrap().revision;
+    assert!(through_link.is_current(&revision).unwrap());
+    assert_eq!(descriptors_of(&path), [0; 0], "where a link leads only the path can tell");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn on_an_overlay_no_descriptor_is_kept_and_a_change_is_noticed() {
+    if !can_mount("persistence_file::on_an_overlay_no_descriptor_is_kept_and_a_change_is_noticed") {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let _below = mount(&["-t", "tmpfs", "tmpfs"], directory.path()).unwrap();
+    for name in ["lower", "upper", "work", "merged"] {
+        std::fs::create_dir(at(name)).unwrap();
+    }
+    std::fs::write(at("lower/cache.bin"), "{}").unwrap();
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| at(name).display().to_string());
+    let options = format!("lowerdir={lower},upperdir={upper},workdir={work}");
+    let merged = at("merged");
+    let Some(_overlay) = mount(&["-t", "overlay", "overlay", "-o", &options], &merged) else {
+        return skip(
+            "persistence_file::on_an_overlay_no_descriptor_is_kept_and_a_change_is_noticed",
+            "the kernel mounts no overlay here",
+        );
+    };
+    let path = merged.join("cache.bin");
+    let persistence = open(&path);
+    let revision = block_on(persistence.load()).unwrap().revision;
+    assert!(persistence.is_current(&revision).unwrap());
+    assert_eq!(descriptors_of(&path), [0; 0]);
+    // It is copied up: the path names another file than the one that was read.
+    std::fs::File::options().append(true).open(&path).unwrap().write_all(b" ").unwrap();
+    assert!(!persistence.is_current(&revision).unwrap());
 }
 
 #[test]

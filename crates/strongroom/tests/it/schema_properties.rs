@@ -296,7 +296,7 @@ proptest! {
     #[test]
     fn a_sweep_takes_expired_access_tokens_only(text in document()) {
         let document = parse(&text);
-        if let strongroom::Applied::Changed { bytes, swept } = document.apply(&change().sweep_expired()).expect("applicable") {
+        if let strongroom::Applied::Changed { bytes, swept, .. } = document.apply(&change().sweep_expired()).expect("applicable") {
             let after = Document::parse(bytes).expect("a document");
             let (old, new) = (listed(&document), listed(&after));
             prop_assert_eq!(old.len() - new.len(), swept);

@@ -5,7 +5,7 @@ use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
 pub fn is_root() -> bool {
@@ -108,8 +108,8 @@ impl Process {
         self.child.id()
     }
 
-    /// Reads what it prints until the word comes.
-    pub fn wait_for(&mut self, word: &str) {
+    /// Reads what it prints until the word comes, and gives the line with it.
+    pub fn wait_for(&mut self, word: &str) -> String {
         let mut line = String::new();
         loop {
             line.clear();
@@ -119,7 +119,7 @@ impl Process {
                 "the other process ended before it said {word:?}"
             );
             if line.contains(word) {
-                return;
+                return line;
             }
         }
     }
@@ -136,6 +136,16 @@ impl Process {
         std::io::Read::read_to_string(&mut self.lines, &mut rest).unwrap();
         let status = self.child.wait().unwrap();
         assert!(status.success(), "the other process failed: {status}\n{rest}");
+    }
+
+    /// Its standard input, which then does not end with it: its forked children live until this is dropped.
+    pub fn take_input(&mut self) -> ChildStdin {
+        self.child.stdin.take().unwrap()
+    }
+
+    /// Waits until it and its forked children have ended.
+    pub fn wait_for_all(&mut self) {
+        let _ = std::io::Read::read_to_end(&mut self.lines, &mut Vec::new());
     }
 
     /// kill -9, and waits until it is gone.

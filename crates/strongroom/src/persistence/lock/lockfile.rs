@@ -12,6 +12,7 @@ use super::super::PersistenceError;
 use super::super::access::{self, FileId};
 use super::super::error::Holder;
 use super::{Content, Locked, age, open_existing};
+use crate::platform::fork::OwnFile;
 use crate::time::Deadline;
 use crate::wait::sleep;
 
@@ -88,10 +89,11 @@ enum Attempt {
 type Sighting = Option<(FileId, Instant)>;
 
 fn attempt(path: &Path, mode: u32, sighting: &mut Sighting) -> io::Result<Result<Attempt, PersistenceError>> {
-    let (file, id, created) = match access::create_new(path, mode) {
+    let (file, found, created) = match access::create_new(path, mode) {
         Ok(file) => {
-            let id = FileId::of(&file.metadata()?);
-            (file, id, true)
+            let file = OwnFile::new(file);
+            let found = file.metadata()?;
+            (file, found, true)
         }
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             // Linux answers like this, too, where the file belongs to somebody else in a sticky directory.
@@ -104,12 +106,13 @@ fn attempt(path: &Path, mode: u32, sighting: &mut Sighting) -> io::Result<Result
             }
         }
         Err(_) => match open_existing(path, mode) {
-            Ok(Ok((file, id))) => (file, id, false),
+            Ok(Ok((file, found))) => (file, found, false),
             Ok(Err(refused)) => return Ok(Err(refused)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(Attempt::Changed)),
             Err(error) => return Err(error),
         },
     };
+    let id = FileId::of(&found);
     let seen_for = match sighting {
         Some((seen, since)) if *seen == id => since.elapsed(),
         _ => {
@@ -117,7 +120,7 @@ fn attempt(path: &Path, mode: u32, sighting: &mut Sighting) -> io::Result<Result
             Duration::ZERO
         }
     };
-    let age = age(&file)?.max(seen_for);
+    let age = age(&found)?.max(seen_for);
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {

@@ -10,17 +10,19 @@ mod lockfile;
 mod ours;
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::lockfile::PeersLock;
 use self::ours::OurLock;
+pub(super) use self::ours::open;
 use super::access::{self, FileId};
 use super::error::Holder;
 use super::{Location, Persistence, PersistenceError};
 use crate::Error;
+use crate::platform::fork::OwnFile;
 use crate::time::{Deadline, wall_clock};
 
 pub(super) const PEERS_SUFFIX: &str = ".lockfile";
@@ -90,7 +92,10 @@ impl DocumentLock {
             lock.ours = Some(ours::acquire(path, paths.mode, deadline).await?);
         }
         if let Some(path) = &paths.peers {
-            access::prepare_directory(access::directory_of(path), paths.mode)?;
+            let directory = access::directory_of(path);
+            if paths.ours.as_deref().map(access::directory_of) != Some(directory) {
+                access::prepare_directory(directory, paths.mode)?;
+            }
             lock.peers = Some(lockfile::acquire(path, paths.mode, deadline).await?);
         }
         Ok(lock)
@@ -106,34 +111,34 @@ impl DocumentLock {
 /// A file with a kernel lock on it, which ends when this is dropped.
 #[derive(Debug)]
 struct Locked {
-    file: File,
+    file: OwnFile,
     id: FileId,
-    process: u32,
 }
 
 impl Locked {
     /// `file` must be locked already.
-    fn new(file: File, id: FileId) -> Self {
-        Self { file, id, process: std::process::id() }
+    fn new(file: OwnFile, id: FileId) -> Self {
+        Self { file, id }
     }
 
-    /// Whether `path` names this file.
+    /// Whether `path` names this file, and the lock on it is this process's.
     fn is_at(&self, path: &Path) -> bool {
-        path.symlink_metadata().is_ok_and(|found| FileId::of(&found) == self.id)
+        self.is_own() && path.symlink_metadata().is_ok_and(|found| FileId::of(&found) == self.id)
     }
 
     /// Whether this is the process that took the lock, not a child that was forked from it.
     fn is_own(&self) -> bool {
-        self.process == std::process::id()
+        self.file.is_own()
     }
 
     /// Writes who holds the lock into the file, for others to read. The lock is valid without it.
     fn sign(&self) {
-        let text = format!("{} {}", self.process, program_name());
-        let write = || {
-            (&self.file).rewind()?;
-            (&self.file).write_all(text.as_bytes())?;
-            self.file.set_len(text.len() as u64)
+        let text = format!("{} {}", std::process::id(), program_name());
+        let mut file: &File = &self.file;
+        let mut write = || {
+            file.rewind()?;
+            file.write_all(text.as_bytes())?;
+            file.set_len(text.len() as u64)
         };
         if let Err(error) = write() {
             tracing::debug!(%error, "could not write the holder's name into a lock file");
@@ -143,8 +148,8 @@ impl Locked {
 
 impl Drop for Locked {
     fn drop(&mut self) {
-        // Explicitly, because a child that was forked meanwhile has the descriptor too: closing ours alone would
-        // not end the lock. The child in turn must not end the parent's.
+        // Explicitly, because a child that was forked a moment ago may not have closed its descriptor yet: closing
+        // ours alone would not end the lock. The child in turn must not end the parent's.
         if self.is_own() {
             let _ = self.file.unlock();
         }
@@ -214,10 +219,10 @@ impl Content {
 }
 
 /// How long ago the file was written. A time far ahead of the clock was given by another clock, hence long ago.
-fn age(file: &File) -> io::Result<Duration> {
+fn age(found: &Metadata) -> io::Result<Duration> {
     const SKEW: Duration = Duration::from_secs(60);
 
-    let written = file.metadata()?.modified()?;
+    let written = found.modified()?;
     Ok(match wall_clock().duration_since(written) {
         Ok(age) => age,
         Err(ahead) if ahead.duration() > SKEW => ahead.duration(),
@@ -226,7 +231,7 @@ fn age(file: &File) -> io::Result<Duration> {
 }
 
 /// Opens a lock file that is there, and refuses what no lock file of ours or of a peer of this user can be.
-fn open_existing(path: &Path, mode: u32) -> io::Result<Result<(File, FileId), PersistenceError>> {
+fn open_existing(path: &Path, mode: u32) -> io::Result<Result<(OwnFile, Metadata), PersistenceError>> {
     let refused = |error| Ok(Err(error));
     let found = path.symlink_metadata()?;
     if found.is_symlink() {
@@ -241,7 +246,7 @@ fn open_existing(path: &Path, mode: u32) -> io::Result<Result<(File, FileId), Pe
         return refused(error);
     }
     let file = match access::cautious_options().read(true).write(true).open(path) {
-        Ok(file) => file,
+        Ok(file) => OwnFile::new(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
         // It was replaced a moment ago: look again.
         Err(error) if access::is_link_error(&error) => return Err(io::ErrorKind::NotFound.into()),
@@ -255,7 +260,7 @@ fn open_existing(path: &Path, mode: u32) -> io::Result<Result<(File, FileId), Pe
         return refused(error);
     }
     let _ = access::tighten(&file, &found, mode);
-    Ok(Ok((file, FileId::of(&found))))
+    Ok(Ok((file, found)))
 }
 
 /// The name that we sign lock files with: never empty, so that nobody takes the number before it for Node's.

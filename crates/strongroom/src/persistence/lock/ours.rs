@@ -6,7 +6,7 @@
 //! releases it.
 
 use std::collections::HashMap;
-use std::fs::{File, TryLockError};
+use std::fs::TryLockError;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -18,6 +18,7 @@ use super::super::PersistenceError;
 use super::super::access::{self, FileId};
 use super::super::error::Holder;
 use super::{Content, Locked, age, open_existing};
+use crate::platform::fork::{OwnFile, PerProcess};
 use crate::time::Deadline;
 use crate::wait::until;
 
@@ -27,14 +28,22 @@ pub(super) struct OurLock {
     // In this order they are dropped: the next task of this process finds the kernel lock free.
     locked: Locked,
     path: PathBuf,
-    _turn: OwnedMutexGuard<()>,
-    // Keeps the queue registered: whoever comes next must find this one.
-    _queue: Arc<Queue>,
+    // The queue is kept registered: whoever comes next must find this one.
+    turn: Option<(OwnedMutexGuard<()>, Arc<Queue>)>,
 }
 
 impl OurLock {
     pub(super) fn still_held(&self) -> bool {
         self.locked.is_at(&self.path)
+    }
+}
+
+impl Drop for OurLock {
+    fn drop(&mut self) {
+        if !self.locked.is_own() {
+            // A thread of the parent may have been in its queue when this child was forked: it is left alone.
+            std::mem::forget(self.turn.take());
+        }
     }
 }
 
@@ -63,21 +72,23 @@ pub(super) async fn acquire(path: &Path, mode: u32, deadline: Deadline) -> Resul
         // Nobody should delete this file; if somebody does, the lock is on the one that is there now.
         if locked.is_at(path) {
             locked.sign();
-            return Ok(OurLock { locked, path: path.to_owned(), _turn: turn, _queue: queue });
+            return Ok(OurLock { locked, path: path.to_owned(), turn: Some((turn, queue)) });
         }
     }
 }
 
-fn open(path: &Path, mode: u32) -> Result<(File, FileId), PersistenceError> {
+/// Opens a lock file of ours, and makes it if there is none.
+pub(in super::super) fn open(path: &Path, mode: u32) -> Result<(OwnFile, FileId), PersistenceError> {
     let failed = |source| PersistenceError::io("open the lock file", path, source);
     loop {
         match open_existing(path, mode) {
-            Ok(result) => return result,
+            Ok(result) => return result.map(|(file, found)| (file, FileId::of(&found))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(failed(source)),
         }
         match access::create_new(path, mode) {
             Ok(file) => {
+                let file = OwnFile::new(file);
                 let id = FileId::of(&file.metadata().map_err(failed)?);
                 return Ok((file, id));
             }
@@ -90,11 +101,11 @@ fn open(path: &Path, mode: u32) -> Result<(File, FileId), PersistenceError> {
 /// The error that says who holds the lock, as far as its last holder has signed.
 fn held(path: &Path, mode: u32) -> PersistenceError {
     let read = || {
-        let (file, _) = open_existing(path, mode).ok()?.ok()?;
+        let (file, found) = open_existing(path, mode).ok()?.ok()?;
         let content = Content::read(&file).ok()?;
         // Others lock this file without signing it: what a dead process has written is not about the holder.
         let alive = content.pid().is_some_and(access::is_alive);
-        alive.then_some(content.into_holder(age(&file).ok()?))
+        alive.then_some(content.into_holder(age(&found).ok()?))
     };
     PersistenceError::Locked { path: path.to_owned(), holder: read().unwrap_or_else(Holder::default) }
 }
@@ -122,35 +133,26 @@ type Grant = io::Result<Locked>;
 
 impl Queue {
     fn of(path: &Path) -> Arc<Self> {
-        struct Registry {
-            process: u32,
-            queues: HashMap<PathBuf, Weak<Queue>>,
-        }
-        static REGISTRY: Mutex<Option<Registry>> = Mutex::new(None);
+        // A forked child has neither the tasks nor the threads of its parent, so it does not use its queues.
+        static QUEUES: PerProcess<Mutex<HashMap<PathBuf, Weak<Queue>>>> = PerProcess::new(Mutex::default);
 
         // One document, one queue, however its directory is spelled. Were it missed, the kernel would decide.
         let directory = access::directory_of(path);
         let directory = directory.canonicalize().unwrap_or_else(|_| directory.to_owned());
         let key = directory.join(path.file_name().unwrap_or_default());
 
-        let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
-        let process = std::process::id();
-        // A forked child has its parent's queues, but neither its tasks nor its threads.
-        let registry = match &mut *registry {
-            Some(registry) if registry.process == process => registry,
-            stale => stale.insert(Registry { process, queues: HashMap::new() }),
-        };
-        if let Some(queue) = registry.queues.get(&key).and_then(Weak::upgrade) {
+        let mut queues = QUEUES.get().lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(queue) = queues.get(&key).and_then(Weak::upgrade) {
             return queue;
         }
-        registry.queues.retain(|_, queue| queue.strong_count() > 0);
+        queues.retain(|_, queue| queue.strong_count() > 0);
         let queue = Arc::new(Self { turn: Arc::default(), waiter: Mutex::default() });
-        registry.queues.insert(key, Arc::downgrade(&queue));
+        queues.insert(key, Arc::downgrade(&queue));
         queue
     }
 
     /// Has a thread wait for the lock on `file`: the one that waits already, or a new one.
-    fn wait_in_kernel(self: &Arc<Self>, file: File, id: FileId) -> io::Result<oneshot::Receiver<Grant>> {
+    fn wait_in_kernel(self: &Arc<Self>, file: OwnFile, id: FileId) -> io::Result<oneshot::Receiver<Grant>> {
         let (sender, receiver) = oneshot::channel();
         let mut waiter = self.waiter();
         if waiter.waits_on != Some(id) {
@@ -165,7 +167,7 @@ impl Queue {
         Ok(receiver)
     }
 
-    fn wait_on_this_thread(&self, file: File, id: FileId, generation: u64) {
+    fn wait_on_this_thread(&self, file: OwnFile, id: FileId, generation: u64) {
         let result = loop {
             match file.lock() {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

@@ -109,6 +109,18 @@ fn helper_process_that_locks() {
             ready_and_wait();
             drop(lock);
         }
+        "fork" => {
+            let mut lock = Some(block_on(DocumentLock::acquire(&paths, LONG)).unwrap());
+            let has_none = crate::platform::fork::in_child(|| {
+                let lock = lock.take().unwrap();
+                let inherited = lock.still_held();
+                drop(lock);
+                !inherited
+            });
+            assert!(has_none, "the child has the lock");
+            assert!(lock.as_ref().unwrap().still_held());
+            ready_and_wait();
+        }
         "count" => {
             println!("ready");
             let most = count_in_tasks(&paths, &document, argument.parse().unwrap());
@@ -286,6 +298,17 @@ fn a_program_that_holds_our_lock_without_signing_is_not_taken_for_the_last_who_s
     let _other = place.other("azd", "");
     let error = place.acquire(SHORT).unwrap_err().to_string();
     assert!(error.contains("another program") && !error.contains("long-gone"), "{error}");
+}
+
+#[test]
+fn a_lock_that_a_forked_child_drops_stays_its_parents() {
+    let place = Place::new();
+    let mut parent = place.other("fork", "");
+    assert_eq!(place.acquire(SHORT).unwrap_err().code(), "locked");
+    let peers = LockPaths { ours: None, ..place.paths.clone() };
+    assert_eq!(block_on(DocumentLock::acquire(&peers, SHORT)).unwrap_err().code(), "locked");
+    parent.finish();
+    assert!(place.time_to_acquire() < SOON);
 }
 
 #[test]

@@ -1,0 +1,185 @@
+//! Where the command learns who asks: flags, then the file, then the environment.
+
+use crate::support::{World, code, command, failure, json, make_pipe, run, set_mode, stderr};
+
+#[test]
+fn a_flag_wins_over_the_file_and_the_file_over_the_environment() {
+    let world = World::new();
+    let scope = "api://flag/.default";
+    let output = run(world
+        .token()
+        .args(["--scope", scope, "--output", "json"])
+        .env("AZURE_AUTHORITY_HOST", "elsewhere.invalid")
+        .env("AZURE_TENANT_ID", "elsewhere")
+        .env("AZURE_CLIENT_ID", "somebody")
+        .env("AZURE_CLIENT_SECRET", "else")
+        .env("STRONGROOM_CONFIG", world.path("no-such.json"))
+        .env("STRONGROOM_CACHE", world.path("no-such.bin")));
+    assert_eq!(json(&output)["scopes"], serde_json::json!([scope]), "{}", stderr(&output));
+    assert_eq!(json(&output)["cache"]["location"], world.cache().to_str().unwrap());
+    assert!(!world.path("no-such.bin").exists());
+    // Each member on its own: what the file leaves out comes from the environment.
+    for (member, variable) in [("client_id", "AZURE_CLIENT_ID"), ("client_secret", "AZURE_CLIENT_SECRET")] {
+        let mut value = String::new();
+        let config = world.config(|config| {
+            value = config.remove(member).and_then(|value| Some(value.as_str()?.to_owned())).unwrap();
+        });
+        let token = || world.token_with(&config, &world.path(member));
+        assert_eq!(failure(&mut token()), (2, "incomplete_config".into()), "{member}");
+        assert_eq!(failure(token().env(variable, "")), (2, "incomplete_config".into()), "{member}");
+        let output = run(token().env(variable, value));
+        assert_eq!(code(&output), 0, "{member}: {}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_file_is_read_only_if_it_is_named() {
+    let world = World::new();
+    std::fs::copy(&world.ready().config_file, world.path("config.json")).unwrap();
+    let token = || {
+        let mut command = command("token");
+        command.current_dir(world.folder.path()).arg("--ca-file").arg(&world.ready().ca_file);
+        command.env("STRONGROOM_CACHE", world.cache());
+        command
+    };
+    assert_eq!(failure(&mut token()), (2, "incomplete_config".into()));
+    assert_eq!(failure(token().env("STRONGROOM_CONFIG", "")), (2, "incomplete_config".into()));
+    let output = run(token().env("STRONGROOM_CONFIG", "config.json"));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert!(world.cache().exists());
+}
+
+#[test]
+fn the_variables_of_the_azure_sdks_are_understood() {
+    let world = World::new();
+    let ready = world.ready();
+    let host = ready.authority.rsplit_once('/').unwrap().0;
+    let token = || {
+        let mut command = command("token");
+        command
+            .args(["--scope", &ready.scope])
+            .arg("--ca-file")
+            .arg(&ready.ca_file)
+            .arg("--cache")
+            .arg(world.cache())
+            .env("AZURE_AUTHORITY_HOST", format!("{host}/"))
+            .env("AZURE_TENANT_ID", &ready.tenant)
+            .env("AZURE_CLIENT_ID", &ready.client_id);
+        command
+    };
+    assert_eq!(failure(&mut token()), (2, "incomplete_config".into()));
+    let federated = failure(token().env("AZURE_FEDERATED_TOKEN_FILE", "/token"));
+    assert_eq!(federated, (2, "unsupported_credential".into()));
+    // There is no variable that keeps the command from asking the cloud about this host.
+    let config = world.file("discovery.json", serde_json::json!({"instance_discovery": false}).to_string());
+    let output = run(token().env("AZURE_CLIENT_SECRET", &ready.client_secret).arg("--config").arg(config));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+}
+
+#[test]
+fn both_spellings_of_secret_and_scope_are_understood() {
+    let world = World::new();
+    let config = world.config(|config| {
+        let secret = config.remove("client_secret").unwrap();
+        config.insert("secret".into(), secret);
+        config["scope"] = world.ready().scope.as_str().into();
+        config.insert("known_authorities".into(), serde_json::json!(["localhost"]));
+        config.insert("instance_discovery".into(), true.into());
+        config.insert("a_field_of_somebody_else".into(), serde_json::json!({}));
+    });
+    let output = run(&mut world.token_with(&config, &world.cache()));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+}
+
+#[test]
+fn a_bad_configuration_is_named_and_never_quoted() {
+    let world = World::new();
+    let canary = "c4n4ry-secret";
+    let good = serde_json::json!({"authority": "https://h/t", "client_id": "c", "client_secret": canary, "scope": "s/.default"});
+    let with = |name: &str, value: serde_json::Value| {
+        let mut config = good.clone();
+        config[name] = value;
+        config.to_string()
+    };
+    let cases = [
+        ("{\"client_secret\": \"c4n4ry-secret\"".to_owned(), "invalid_config"),
+        (format!("[\"{canary}\"]"), "invalid_config"),
+        (String::new(), "invalid_config"),
+        (with("client_secret", serde_json::json!([canary])), "invalid_config"),
+        (with("client_secret", serde_json::json!("")), "incomplete_config"),
+        (with("authority", serde_json::json!(7)), "invalid_config"),
+        (with("client_id", serde_json::json!({})), "invalid_config"),
+        (with("scope", serde_json::json!([1])), "invalid_config"),
+        (
+            serde_json::json!({"scope": "s/.default", "private_key_file": "key.pem", "thumbprint": "ab"})
+                .to_string(),
+            "invalid_config",
+        ),
+        (with("scope", serde_json::json!([])), "incomplete_config"),
+        (with("instance_discovery", serde_json::json!("no")), "invalid_config"),
+        (with("known_authorities", serde_json::json!({})), "invalid_config"),
+        (with("authority", serde_json::json!("http://h/t")), "authority_not_https"),
+        (
+            with("authority", serde_json::json!("https://login.microsoftonline.com/common")),
+            "authority_without_tenant",
+        ),
+        (with("authority", serde_json::json!(format!("https://u:{canary}@h/t"))), "invalid_authority"),
+        (with("scope", serde_json::json!("openid")), "invalid_scope"),
+        ("x".repeat(2_000_000), "config_unreadable"),
+    ];
+    for (content, expected) in cases {
+        let config = world.file("bad.json", &content);
+        let token = || world.token_with(&config, &world.cache());
+        assert_eq!(failure(&mut token()), (2, expected.into()), "{}", &content[..content.len().min(200)]);
+        let output = run(&mut token());
+        assert!(output.stdout.is_empty());
+        assert!(!stderr(&output).contains(canary), "{}", stderr(&output));
+    }
+    assert!(!world.cache().exists());
+    // Opening a pipe that nobody writes to would wait for ever.
+    make_pipe(&world.path("pipe"));
+    for path in [world.path("absent.json"), world.folder.path().to_owned(), world.path("pipe")] {
+        assert_eq!(failure(&mut world.token_with(&path, &world.cache())), (2, "config_unreadable".into()));
+    }
+}
+
+#[test]
+fn a_secret_that_others_can_read_draws_a_warning() {
+    let world = World::new();
+    let config = world.config(|_| {});
+    let token = || world.token_with(&config, &world.cache());
+    assert_eq!(stderr(&run(&mut token())), "");
+    for mode in [0o644, 0o640, 0o604] {
+        set_mode(&config, mode);
+        let output = run(token().args(["--output", "json"]));
+        assert_eq!((code(&output), json(&output)["token_type"].as_str()), (0, Some("Bearer")));
+        assert!(stderr(&output).contains("chmod 600"), "{mode:o}");
+    }
+    // Nothing to hide in it.
+    let config = world.config(|config| drop(config.remove("client_secret")));
+    set_mode(&config, 0o644);
+    let mut token = world.token_with(&config, &world.cache());
+    let output = run(token.env("AZURE_CLIENT_SECRET", &world.ready().client_secret));
+    assert_eq!((code(&output), stderr(&output).as_str()), (0, ""));
+}
+
+#[test]
+fn proxies_and_trust_roots_of_the_environment_are_honoured() {
+    let world = World::new();
+    let token = |name: &str| {
+        let mut command = command("token");
+        command.arg("--config").arg(&world.ready().config_file).arg("--cache").arg(world.path(name));
+        command.env("SSL_CERT_FILE", &world.ready().ca_file);
+        command
+    };
+    let output = run(&mut token("direct.bin"));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    // Nobody listens on the port: its listener is gone again.
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let proxy = format!("http://user:p4ssw0rd@127.0.0.1:{port}");
+    let output = run(token("proxy.bin").arg("-vvv").env("HTTPS_PROXY", &proxy));
+    assert_eq!(code(&output), 5, "{}", stderr(&output));
+    assert!(!stderr(&output).contains("p4ssw0rd"), "{}", stderr(&output));
+    let output = run(token("proxy.bin").env("HTTPS_PROXY", &proxy).env("NO_PROXY", "localhost"));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+}

@@ -1,0 +1,230 @@
+//! Many writers of one file at the same time.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use strongroom::{
+    ClientCredential, ConfidentialClientApplication, FilePersistence, HttpTransport, TokenCache,
+};
+
+use crate::support::{Running, World, lines_of};
+
+const PEERS: usize = 4;
+const OURS: usize = 8;
+/// How many tokens each process adds.
+const TOKENS: usize = 50;
+/// How often a process of ours goes on looking.
+const PAUSE: Duration = Duration::from_millis(500);
+
+#[test]
+fn beside_four_pythons_eight_processes_that_live_on_lose_none_of_their_tokens() {
+    let test = "contention::beside_four_pythons_eight_processes_that_live_on_lose_none_of_their_tokens";
+    for _ in 0..rounds() {
+        let Some(world) = World::new(test) else { return };
+        contend(&world, "python", |scopes| world.gated_python_client(scopes));
+    }
+}
+
+/// Node takes lock files away that are not its own, and truncates the document in place.
+#[test]
+fn beside_four_nodes_eight_processes_that_live_on_lose_none_of_their_tokens() {
+    let test = "contention::beside_four_nodes_eight_processes_that_live_on_lose_none_of_their_tokens";
+    for _ in 0..rounds() {
+        let Some(world) = World::with_node(test) else { return };
+        contend(&world, "node", |scopes| world.gated_node_client(scopes));
+    }
+}
+
+fn rounds() -> usize {
+    if std::env::var_os("STRONGROOM_TEST_LONG").is_some() { 10 } else { 1 }
+}
+
+/// All begin at once; ours go on looking until the last peer has ended.
+fn contend(world: &World, peer: &str, client: impl Fn(&[String]) -> Command) {
+    let (theirs, our_own) = (scopes_of(peer, PEERS), scopes_of("ours", OURS));
+    let mut peers: Vec<Running> = theirs.iter().map(|scopes| Running::start(&mut client(scopes))).collect();
+    let mut ours: Vec<Running> =
+        our_own.iter().map(|scopes| Running::start(&mut Orders::new(world, scopes).command())).collect();
+    peers.iter_mut().chain(&mut ours).for_each(|process| process.wait_for("ready"));
+    peers.iter_mut().chain(&mut ours).for_each(Running::go);
+
+    let refused: Vec<String> = std::thread::scope(|threads| {
+        let readers: Vec<_> = peers.iter_mut().map(|peer| threads.spawn(|| peer.rest())).collect();
+        let lines = readers.into_iter().flat_map(|reader| reader.join().unwrap());
+        lines
+            .filter(|line| !serde_json::from_str::<Value>(line).is_ok_and(|line| line["error"].is_null()))
+            .collect()
+    });
+    ours.iter_mut().for_each(|process| process.wait_for("added"));
+    ours.iter_mut().for_each(Running::end);
+    ours.iter_mut().for_each(Running::finish);
+
+    let found = world.targets();
+    let missing = |scopes: &[Vec<String>]| -> Vec<String> {
+        scopes.iter().flatten().filter(|scope| !found.contains(*scope)).cloned().collect()
+    };
+    let lost = missing(&theirs).len();
+    report(&format!("{peer} lost {lost} of {}", PEERS * TOKENS));
+    refused.iter().for_each(|line| report(&format!("{peer} failed: {line}")));
+    assert_eq!(missing(&our_own), [""; 0], "tokens of ours are not there");
+    let names: Vec<String> = std::fs::read_dir(world.folder())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert!(!names.iter().any(|name| name.contains(".corrupt-")), "taken for damaged: {names:?}");
+    assert!(!names.iter().any(|name| name.ends_with(".tmp")), "left behind: {names:?}");
+}
+
+/// For the log, which libtest keeps the words of a test that passes from.
+fn report(line: &str) {
+    writeln!(std::io::stderr(), "{line}").unwrap();
+}
+
+fn scopes_of(who: &str, processes: usize) -> Vec<Vec<String>> {
+    let of = |p| (0..TOKENS).map(|n| format!("api://{who}{p}-{n}/.default")).collect();
+    (0..processes).map(of).collect()
+}
+
+/// What a process of ours is to do.
+#[derive(Serialize, Deserialize)]
+struct Orders {
+    config: PathBuf,
+    cache: PathBuf,
+    ca: PathBuf,
+    scopes: Vec<String>,
+}
+
+impl Orders {
+    const VARIABLE: &str = "STRONGROOM_TEST_ORDERS";
+
+    fn new(world: &World, scopes: &[String]) -> Self {
+        let ready = world.sts.ready();
+        let (config, ca) = (ready.config_file.clone(), ready.ca_file.clone());
+        Self { config, cache: world.cache(), ca, scopes: scopes.to_vec() }
+    }
+
+    /// This test binary again, as a process that follows these orders.
+    fn command(&self) -> Command {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args([
+            "contention::helper_process_that_adds_tokens_and_goes_on_looking",
+            "--exact",
+            "--ignored",
+        ]);
+        command.args(["--nocapture", "--test-threads=1"]);
+        command.env(Self::VARIABLE, serde_json::to_string(self).unwrap());
+        command
+    }
+
+    fn app(&self) -> ConfidentialClientApplication {
+        let config: Value = serde_json::from_slice(&std::fs::read(&self.config).unwrap()).unwrap();
+        let text = |name: &str| config[name].as_str().unwrap();
+        let secret = ClientCredential::from_secret(text("client_secret"));
+        let roots = std::fs::read(&self.ca).unwrap();
+        ConfidentialClientApplication::builder(text("client_id"), text("authority"), secret)
+            .instance_discovery(false)
+            .transport(HttpTransport::with_extra_roots(&roots).unwrap())
+            .token_cache(TokenCache::with_persistence(FilePersistence::new(&self.cache).unwrap()))
+            .build()
+            .unwrap()
+    }
+}
+
+#[test]
+#[ignore = "run by other tests as another process"]
+fn helper_process_that_adds_tokens_and_goes_on_looking() {
+    let Ok(orders) = std::env::var(Orders::VARIABLE) else { return };
+    let orders: Orders = serde_json::from_str(&orders).unwrap();
+    let app = orders.app();
+    // A message for each line of the standard input; the channel ends with it.
+    let (sender, told) = mpsc::channel();
+    std::thread::spawn(move || std::io::stdin().lines().try_for_each(|_| sender.send(())));
+    say("ready");
+    told.recv().unwrap();
+    for scope in &orders.scopes {
+        let result = app.acquire_token_for_client(scope.as_str()).blocking().unwrap();
+        assert!(result.is_persisted(), "{scope}: {:?}", result.persistence_error());
+    }
+    say("added");
+    let mut goes_on = true;
+    while goes_on {
+        goes_on = told.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout);
+        for scope in &orders.scopes {
+            // One that a peer has erased a moment ago may be missing; an error may not be.
+            app.acquire_token_silent(scope.as_str()).blocking().unwrap();
+        }
+    }
+}
+
+fn say(word: &str) {
+    let mut stdout = std::io::stdout();
+    writeln!(stdout, "{word}").unwrap();
+    stdout.flush().unwrap();
+}
+
+#[test]
+fn eight_processes_with_twenty_five_tokens_each_lose_none() {
+    // Needs no Python to write, but it must be able to read the outcome.
+    let Some(world) = World::new("contention::eight_processes_with_twenty_five_tokens_each_lose_none") else {
+        return;
+    };
+    let expected: BTreeSet<String> =
+        (0..8).flat_map(|p| (0..25).map(move |n| format!("api://p{p}-{n}/.default"))).collect();
+    std::thread::scope(|scope| {
+        for p in 0..8 {
+            let world = &world;
+            scope.spawn(move || {
+                for n in 0..25 {
+                    let token = world.our_token(Some(&format!("api://p{p}-{n}/.default")));
+                    assert_eq!(token["persisted"], true);
+                }
+            });
+        }
+    });
+    assert_eq!(world.targets(), expected);
+    assert_eq!(world.sts.stats().token, 200);
+    let scopes: Vec<String> = expected.into_iter().collect();
+    let theirs = lines_of(&mut world.python_client(&scopes));
+    assert!(theirs.iter().all(|line| line["source"] == "cache"));
+}
+
+#[test]
+fn beside_python_that_writes_too_all_of_our_tokens_are_there() {
+    let Some(world) = World::new("contention::beside_python_that_writes_too_all_of_our_tokens_are_there")
+    else {
+        return;
+    };
+    let scope = |who: &str, p: usize, n: usize| format!("api://{who}{p}-{n}/.default");
+    std::thread::scope(|threads| {
+        for p in 0..3 {
+            let world = &world;
+            threads.spawn(move || {
+                let scopes: Vec<String> = (0..10).map(|n| scope("python", p, n)).collect();
+                let lines = lines_of(&mut world.python_client(&scopes));
+                assert_eq!(lines.len(), 10);
+            });
+            threads.spawn(move || {
+                for n in 0..10 {
+                    assert_eq!(world.our_token(Some(&scope("ours", p, n)))["persisted"], true);
+                }
+            });
+        }
+    });
+    // Python can erase what was written between its reload and its save; asking again puts it back.
+    for p in 0..3 {
+        for n in 0..10 {
+            world.our_token(Some(&scope("ours", p, n)));
+        }
+    }
+    let targets = world.targets();
+    let ours = targets.iter().filter(|target| target.contains("ours")).count();
+    assert_eq!(ours, 30);
+    let python = targets.iter().filter(|target| target.contains("python")).count();
+    eprintln!("of 30 tokens of Python's own {python} are there");
+}
