@@ -19,7 +19,7 @@ use super::{
     BoxFuture, Fence, Loaded, Location, Persistence, PersistenceError, Protection, Revision, Saved,
     quarantine,
 };
-use crate::platform::large_pages;
+use crate::platform::memory;
 use crate::{Error, SecretBytes};
 
 /// A document in a plain file: not encrypted, readable by its owner alone, shared with the other MSALs.
@@ -513,7 +513,7 @@ fn read_bounded(file: &File, size: u64, limit: u64) -> io::Result<Option<SecretB
     }
     // One byte more than expected, so that the end is seen without another buffer.
     let expected = usize::try_from(size).map_err(|_| io::ErrorKind::OutOfMemory)?;
-    let mut buffer = Zeroizing::new(large_pages::reserve(expected + 1));
+    let mut buffer = Zeroizing::new(memory::reserve(expected + 1));
     loop {
         let room = buffer.capacity() - buffer.len();
         if file.take(room as u64).read_to_end(&mut buffer)? < room {
@@ -523,7 +523,7 @@ fn read_bounded(file: &File, size: u64, limit: u64) -> io::Result<Option<SecretB
             return Ok(None);
         }
         // It grows while it is read. A plain `reserve` could leave a copy behind that is not wiped.
-        let mut larger = Zeroizing::new(large_pages::reserve(2 * buffer.len()));
+        let mut larger = Zeroizing::new(memory::reserve(2 * buffer.len()));
         larger.extend_from_slice(&buffer);
         buffer = larger;
     }

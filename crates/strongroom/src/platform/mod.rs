@@ -4,7 +4,7 @@
 #![allow(unsafe_code)]
 
 pub(crate) mod fork;
-pub(crate) mod large_pages;
+pub(crate) mod locked_memory;
 pub(crate) mod memory;
 pub(crate) mod range_lock;
 #[cfg(windows)]

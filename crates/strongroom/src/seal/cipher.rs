@@ -15,6 +15,7 @@ use super::envelope::{CHECK, Contents, Envelope, Header, SALT, TAG};
 use super::error::{Refusal, SealError};
 use super::key_ring::{KeyId, KeyRing, MASTER_KEY, MasterKey};
 use crate::SecretBytes;
+use crate::platform::memory;
 
 /// Names the format and its version, so that a key derived here is used for nothing else.
 const ENVELOPE_INFO: &[u8] = b"strongroom envelope 1";
@@ -76,7 +77,8 @@ pub(crate) fn open(
 ) -> Result<SecretBytes, Refusal> {
     let derived = Derived::of(key, envelope.salt);
     verify_slices_are_equal(derived.check(), envelope.check).map_err(|Unspecified| Refusal::WrongKey)?;
-    let mut plaintext = Zeroizing::new(vec![0; envelope.ciphertext.len()]);
+    let mut plaintext = Zeroizing::new(memory::reserve(envelope.ciphertext.len()));
+    plaintext.resize(envelope.ciphertext.len(), 0);
     let associated = associated(envelope.header, bound_to);
     derived
         .aead()

@@ -6,6 +6,7 @@
 use super::error::Refusal;
 use super::key_ring::KeyId;
 use super::key_source::SealedWith;
+use crate::platform::memory;
 
 /// Not text and no other known format; the line end shows a copy that "converted" it.
 const MAGIC: [u8; 8] = *b"\x89STRONG\n";
@@ -60,7 +61,9 @@ impl Header<'_> {
         // A parameter that does not fit is only a hint: it is left out.
         let parameter = if self.parameter.len() > LONGEST_PARAMETER { &[] } else { self.parameter };
         let header = FIXED + parameter.len();
-        let mut bytes = vec![0; header + self.plaintext + TAG];
+        let length = header + self.plaintext + TAG;
+        let mut bytes = memory::reserve(length);
+        bytes.resize(length, 0);
         bytes[..8].copy_from_slice(&MAGIC);
         bytes[8] = VERSION;
         bytes[9] = self.contents.number();

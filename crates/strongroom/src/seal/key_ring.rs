@@ -5,7 +5,7 @@ use std::fmt;
 use super::cipher;
 use super::error::SealError;
 use super::key_source::{KeySourceKind, text};
-use crate::platform::memory::LockedBytes;
+use crate::platform::locked_memory::LockedBytes;
 use crate::time::{Clock as _, SystemClock, UnixSeconds};
 use crate::{Error, SecretBytes};
 

@@ -97,12 +97,6 @@ fn the_places_are_taken_in_their_order() {
         std::fs::remove_dir_all(&folder).unwrap();
         environment.remove(0);
     }
-    if is_root() {
-        // The next one is /var/lib/strongroom, which no test may touch.
-        return;
-    }
-    in_process(&environment, "put a", &host.path("cache9.bin"));
-    assert_eq!(names_in(&home.join(".local/state/strongroom")), ["host.key"]);
 }
 
 #[test]
@@ -268,19 +262,6 @@ fn a_hint_leads_to_no_other_file_than_a_host_key() {
 }
 
 #[test]
-fn without_any_place_the_error_lists_what_was_tried() {
-    if is_root() {
-        return skip("seal_host_key::without_any_place", "root always has /var/lib/strongroom");
-    }
-    let host = Host::new();
-    let said = in_process(&[], "put a", &host.cache());
-    assert!(said.starts_with("no_encryption: "), "{said}");
-    for tried in ["STRONGROOM_KEY_FILE", "Secret Service", "HOME"] {
-        assert!(said.contains(tried), "{said}");
-    }
-}
-
-#[test]
 fn the_place_that_was_named_is_the_only_one_or_an_error() {
     let host = Host::new();
     let file = host.path("a-file");
@@ -290,4 +271,52 @@ fn the_place_that_was_named_is_the_only_one_or_an_error() {
     let said = in_process(&environment, "put a", &host.cache());
     assert!(said.starts_with("no_encryption: ") && said.contains("a-file"), "{said}");
     assert!(!host.cache().exists() && !host.path("xdg").exists());
+}
+
+/// Root has one place more, `/var/lib/strongroom`, which no test may touch.
+mod unprivileged {
+    use super::*;
+    use crate::support::is_unprivileged;
+
+    #[test]
+    fn the_last_place_is_in_the_home_folder() {
+        if !is_unprivileged("seal_host_key::unprivileged::the_last_place_is_in_the_home_folder") {
+            return;
+        }
+        let host = Host::new();
+        let home = host.path("home");
+        let environment = [("HOME", home.as_path())];
+        assert_eq!(in_process(&environment, "put a", &host.cache()), "sealed host host-file");
+        assert_eq!(names_in(&home.join(".local/state/strongroom")), ["host.key"]);
+        assert_eq!(in_process(&environment, "scopes", &host.cache()), "a");
+    }
+
+    #[test]
+    fn without_any_place_the_error_lists_what_was_tried() {
+        if !is_unprivileged("seal_host_key::unprivileged::without_any_place_the_error_lists_what_was_tried") {
+            return;
+        }
+        let host = Host::new();
+        let said = in_process(&[], "put a", &host.cache());
+        assert!(said.starts_with("no_encryption: "), "{said}");
+        for tried in ["STRONGROOM_KEY_FILE", "Secret Service", "HOME"] {
+            assert!(said.contains(tried), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_place_that_may_not_be_read_is_no_proof_that_the_key_is_lost() {
+        if !is_unprivileged("seal_host_key::unprivileged::a_place_that_may_not_be_read_is_no_proof") {
+            return;
+        }
+        let host = Host::new();
+        host.does("put a");
+        set_mode(&host.state(), 0o000);
+        let said = refused(&host);
+        set_mode(&host.state(), 0o700);
+        assert!(said.starts_with("unknown_key: ") && said.contains("denied"), "{said}");
+        set_mode(&host.key(), 0o000);
+        let said = refused(&host);
+        assert!(said.starts_with("unknown_key: ") && said.contains("denied"), "{said}");
+    }
 }

@@ -125,6 +125,7 @@ fn helper_process_uses_a_cache() {
     );
 }
 
+#[allow(clippy::print_stdout)]
 fn use_cache(what: &str, path: &Path) -> Result<String, Error> {
     let (verb, argument) = what.split_once(' ').unwrap_or((what, ""));
     let encrypted = || persistence::encrypted(path);

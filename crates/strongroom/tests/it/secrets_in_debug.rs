@@ -6,8 +6,8 @@ use std::sync::Arc;
 use strongroom::{
     AccessToken, AccessTokenRequest, Applied, ClientCredential, ConfidentialClientApplication, Credential,
     CredentialKey, CredentialStore as _, Document, DocumentStore, Environments, Expectation, HttpRequest,
-    HttpTransport, IdToken, Lookup, MemoryPersistence, MemoryStore, Persistence as _, Put, RefreshToken,
-    SecretBytes, SecretString, TokenCache, block_on,
+    HttpTransport, IdToken, KeyRing, KeySelector, Lookup, MemoryPersistence, MemoryStore, Persistence as _,
+    Put, RefreshToken, SealedPersistence, SecretBytes, SecretString, TokenCache, block_on,
 };
 
 use crate::client_support::{Canned, TestClock, token_response};
@@ -62,7 +62,14 @@ fn nothing_that_is_public_shows_a_secret() {
     let mut response = token_response(TOKEN);
     response.headers.push(("authorization".into(), format!("Bearer {TOKEN}")));
 
+    let ring = KeyRing::generate().unwrap();
+    let key = String::from_utf8(ring.expose().expose()[17..60].to_vec()).unwrap();
+    let source = KeySelector::Environment.open().unwrap();
+    let sealed = SealedPersistence::new(MemoryPersistence::with_content(bytes.clone()), source);
+
     let shown = [
+        ("KeyRing", shown(&ring)),
+        ("SealedPersistence", shown(&sealed)),
         ("SecretString", shown(&secret())),
         ("SecretBytes", shown(&SecretBytes::from(form.into_bytes()))),
         ("AccessToken", shown(&access)),
@@ -96,7 +103,7 @@ fn nothing_that_is_public_shows_a_secret() {
     ];
     for (name, text) in &shown {
         assert!(!text.is_empty(), "{name}");
-        assert_clean(text, &[SECRET, TOKEN]);
+        assert_clean(text, &[SECRET, TOKEN, &key]);
     }
     // Whoever adds a public type says here whether a secret can be in it.
     let seen: Vec<&str> =
@@ -133,6 +140,12 @@ const WITHOUT_SECRETS: &[&str] = &[
     "FilePersistence",
     "FilePersistenceBuilder",
     "Holder",
+    "KeyId",
+    "KeySelector",
+    "KeySource",
+    "KeySourceKind",
+    "SealError",
+    "SealedWith",
     "HttpMethod",
     "Location",
     "MissReason",
