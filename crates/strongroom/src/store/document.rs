@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{CredentialStore, Outcome, Record, StoreInfo};
 use crate::persistence::lock::{DocumentLock, LockPaths, side_file};
 use crate::persistence::{Fence, Location, Persistence, PersistenceError, Revision, Saved};
-use crate::schema::{Applied, Change, CredentialKey, Document, DocumentError, Partition};
+use crate::schema::{Applied, Change, CredentialKey, Document, DocumentError, Partition, Scopes};
 use crate::time::Deadline;
 use crate::wait::{self, BoxFuture};
 use crate::{Error, SecretBytes};
@@ -267,6 +267,17 @@ impl<P: Persistence> CredentialStore for DocumentStore<P> {
     fn list<'a>(&'a self, partition: &'a Partition) -> BoxFuture<'a, Result<Vec<Record>, Error>> {
         Box::pin(async move {
             let found = self.snapshot().await?.document.list(partition);
+            Ok(found.into_iter().map(|(credential, revision)| Record { credential, revision }).collect())
+        })
+    }
+
+    fn list_for<'a>(
+        &'a self,
+        partition: &'a Partition,
+        scopes: &'a Scopes,
+    ) -> BoxFuture<'a, Result<Vec<Record>, Error>> {
+        Box::pin(async move {
+            let found = self.snapshot().await?.document.list_for(partition, scopes);
             Ok(found.into_iter().map(|(credential, revision)| Record { credential, revision }).collect())
         })
     }
