@@ -161,7 +161,7 @@ async fn find_stored(cache: &Inner, request: &AccessTokenRequest, best: &mut Bes
     }
     if stored.hit.is_none() {
         for (_, partition) in &request.places {
-            for record in store.list(partition).await? {
+            for record in store.list_for(partition, &request.scopes).await? {
                 stored.consider_record(record.credential, request);
             }
         }

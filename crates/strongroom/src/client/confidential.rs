@@ -139,9 +139,8 @@ impl ConfidentialClientApplication {
         self.0.cache.remove_tokens_for_client(&self.0.client_id, &environments).await
     }
 
-    /// Begins no renewal in the background any more ([`Renewal::Background`]), and waits for those under way. To be
-    /// called before the process ends; what is abandoned then costs a request, nothing else. It takes as long as a
-    /// request may take ([`timeout`](ConfidentialClientApplicationBuilder::timeout)) and the lock of the cache.
+    /// Waits for the renewals that are under way in the background now ([`Renewal::Background`]). To be called before
+    /// the process ends; what is abandoned then costs a request, nothing else. It takes as long as a request may take ([`timeout`](ConfidentialClientApplicationBuilder::timeout)) and the lock of the cache.
     pub async fn shutdown(&self) {
         self.0.renewals.ended().await;
     }

@@ -54,34 +54,37 @@ pub(super) struct Renewals {
 #[derive(Debug)]
 struct Own {
     state: Mutex<State>,
-    running: watch::Sender<usize>,
+    ended: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// No renewal begins any more.
-    closed: bool,
+    /// How many have begun.
+    begun: u64,
     /// By flight: under way, or not to be tried again before.
     tokens: HashMap<String, Standing>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    UnderWay,
+    /// The so-and-so-manyth that has begun.
+    UnderWay(u64),
     NotBefore(UnixSeconds),
 }
 
 impl Renewals {
     pub(super) fn new(policy: Renewal) -> Self {
-        let own = || Own { state: Mutex::default(), running: watch::Sender::new(0) };
+        let own = || Own { state: Mutex::default(), ended: watch::Sender::new(()) };
         Self { policy, own: PerProcess::new(own) }
     }
 
-    /// Begins nothing more, and waits until nothing is under way.
+    /// Waits until all that are under way now have ended.
     pub(super) async fn ended(&self) {
-        self.state().closed = true;
+        let last = self.state().begun;
+        let is_awaited = |standing: &Standing| matches!(standing, Standing::UnderWay(nth) if *nth <= last);
         // The sender lives as long as this.
-        let _ = self.own.get().running.subscribe().wait_for(|running| *running == 0).await;
+        let mut ended = self.own.get().ended.subscribe();
+        let _ = ended.wait_for(|()| !self.state().tokens.values().any(is_awaited)).await;
     }
 
     /// Whether a renewal that came to nothing is recent.
@@ -93,7 +96,7 @@ impl Renewals {
         let mut state = self.state();
         if state.tokens.len() >= MOST_NOTED {
             // Nothing but a look at the state file depends on what is noted here.
-            state.tokens.retain(|_, standing| *standing == Standing::UnderWay);
+            state.tokens.retain(|_, standing| standing.is_under_way());
         }
         state.tokens.insert(flight.to_owned(), Standing::NotBefore(until));
     }
@@ -102,19 +105,19 @@ impl Renewals {
     fn begin(self: &Arc<Self>, flight: &str, now: UnixSeconds) -> Option<UnderWay> {
         let mut state = self.state();
         match state.tokens.get(flight) {
-            _ if state.closed => return None,
-            Some(Standing::UnderWay) => return None,
+            Some(Standing::UnderWay(_)) => return None,
             Some(Standing::NotBefore(then)) if *then > now => return None,
             _ => {}
         }
         state.tokens.retain(|_, standing| {
-            *standing == Standing::UnderWay || matches!(standing, Standing::NotBefore(then) if *then > now)
+            standing.is_under_way() || matches!(standing, Standing::NotBefore(then) if *then > now)
         });
-        if state.tokens.values().filter(|standing| **standing == Standing::UnderWay).count() >= MOST {
+        if state.tokens.values().filter(|standing| standing.is_under_way()).count() >= MOST {
             return None;
         }
-        state.tokens.insert(flight.to_owned(), Standing::UnderWay);
-        self.own.get().running.send_modify(|running| *running += 1);
+        state.begun += 1;
+        let nth = state.begun;
+        state.tokens.insert(flight.to_owned(), Standing::UnderWay(nth));
         let (renewals, flight) = (Arc::clone(self), flight.to_owned());
         Some(UnderWay { renewals, flight, generation: fork::generation() })
     }
@@ -137,10 +140,17 @@ impl Drop for UnderWay {
             return;
         }
         let mut state = self.renewals.state();
-        if state.tokens.get(&self.flight) == Some(&Standing::UnderWay) {
+        if state.tokens.get(&self.flight).is_some_and(Standing::is_under_way) {
             state.tokens.remove(&self.flight);
         }
-        self.renewals.own.get().running.send_modify(|running| *running -= 1);
+        drop(state);
+        self.renewals.own.get().ended.send_replace(());
+    }
+}
+
+impl Standing {
+    fn is_under_way(&self) -> bool {
+        matches!(self, Self::UnderWay(_))
     }
 }
 

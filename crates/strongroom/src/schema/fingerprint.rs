@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::credential::CredentialType;
 use super::key::{CredentialKey, Partition};
+use super::target::Scopes;
 
 /// So many times all fingerprints are looked through, which costs microseconds, before it pays to sort them.
 const PATIENCE: u32 = 16;
@@ -35,6 +36,16 @@ pub(super) fn of_partition(partition: &Partition) -> u64 {
 
 fn of_parts<'a>(kind: &str, parts: impl Iterator<Item = &'a str>) -> u64 {
     parts.fold(of_text(kind.as_bytes()), |fingerprint, part| join(fingerprint, of_text(part.as_bytes())))
+}
+
+/// Bits that stand for a set of scopes: those of a subset are among those of the set.
+pub(super) fn of_scopes(scopes: &Scopes) -> u64 {
+    scopes.iter().fold(0, |bits, scope| bits | bits_of_scope(of_text(scope.to_lowercase().as_bytes())))
+}
+
+/// The bits of the scope with this fingerprint, which is in lower case.
+pub(super) fn bits_of_scope(scope: u64) -> u64 {
+    1 << (scope & 63) | 1 << (scope >> 6 & 63)
 }
 
 /// The fingerprint of a text.

@@ -11,7 +11,7 @@ use super::{CredentialStore, Lead, LeadGuard, Outcome, Record, StoreInfo};
 use crate::persistence::flight::{self, Attempt};
 use crate::persistence::lock::{DocumentLock, LockPaths, side_file};
 use crate::persistence::{Fence, Loaded, Location, Persistence, PersistenceError, Revision, Saved};
-use crate::schema::{Applied, Change, CredentialKey, Document, DocumentError, Partition};
+use crate::schema::{Applied, Change, CredentialKey, Document, DocumentError, Partition, Scopes};
 use crate::time::Deadline;
 use crate::wait::{self, BoxFuture};
 use crate::{Error, SecretBytes};
@@ -292,6 +292,17 @@ impl<P: Persistence> CredentialStore for DocumentStore<P> {
     fn list<'a>(&'a self, partition: &'a Partition) -> BoxFuture<'a, Result<Vec<Record>, Error>> {
         Box::pin(async move {
             let found = self.snapshot().await?.document.list(partition);
+            Ok(found.into_iter().map(|(credential, revision)| Record { credential, revision }).collect())
+        })
+    }
+
+    fn list_for<'a>(
+        &'a self,
+        partition: &'a Partition,
+        scopes: &'a Scopes,
+    ) -> BoxFuture<'a, Result<Vec<Record>, Error>> {
+        Box::pin(async move {
+            let found = self.snapshot().await?.document.list_for(partition, scopes);
             Ok(found.into_iter().map(|(credential, revision)| Record { credential, revision }).collect())
         })
     }
