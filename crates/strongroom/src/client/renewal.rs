@@ -61,15 +61,10 @@ struct Own {
 struct State {
     /// How many have begun.
     begun: u64,
-    /// By flight: under way, or not to be tried again before.
-    tokens: HashMap<String, Standing>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    /// The so-and-so-manyth that has begun.
-    UnderWay(u64),
-    NotBefore(UnixSeconds),
+    /// By flight: the so-and-so-manyth that has begun.
+    under_way: HashMap<String, u64>,
+    /// By flight: when to try again what came to nothing.
+    not_before: HashMap<String, UnixSeconds>,
 }
 
 impl Renewals {
@@ -81,43 +76,36 @@ impl Renewals {
     /// Waits until all that are under way now have ended.
     pub(super) async fn ended(&self) {
         let last = self.state().begun;
-        let is_awaited = |standing: &Standing| matches!(standing, Standing::UnderWay(nth) if *nth <= last);
         // The sender lives as long as this.
         let mut ended = self.own.get().ended.subscribe();
-        let _ = ended.wait_for(|()| !self.state().tokens.values().any(is_awaited)).await;
+        let _ = ended.wait_for(|()| self.state().under_way.values().all(|nth| *nth > last)).await;
     }
 
     /// Whether a renewal that came to nothing is recent.
     fn is_deferred(&self, flight: &str, now: UnixSeconds) -> bool {
-        matches!(self.state().tokens.get(flight), Some(Standing::NotBefore(then)) if *then > now)
+        self.state().not_before.get(flight).is_some_and(|then| *then > now)
     }
 
     fn defer(&self, flight: &str, until: UnixSeconds) {
         let mut state = self.state();
-        if state.tokens.len() >= MOST_NOTED {
+        if state.not_before.len() >= MOST_NOTED {
             // Nothing but a look at the state file depends on what is noted here.
-            state.tokens.retain(|_, standing| standing.is_under_way());
+            state.not_before.clear();
         }
-        state.tokens.insert(flight.to_owned(), Standing::NotBefore(until));
+        state.not_before.insert(flight.to_owned(), until);
     }
 
     /// Begins a renewal, unless it is under way, was in vain a moment ago, or too many are.
     fn begin(self: &Arc<Self>, flight: &str, now: UnixSeconds) -> Option<UnderWay> {
         let mut state = self.state();
-        match state.tokens.get(flight) {
-            Some(Standing::UnderWay(_)) => return None,
-            Some(Standing::NotBefore(then)) if *then > now => return None,
-            _ => {}
-        }
-        state.tokens.retain(|_, standing| {
-            standing.is_under_way() || matches!(standing, Standing::NotBefore(then) if *then > now)
-        });
-        if state.tokens.values().filter(|standing| standing.is_under_way()).count() >= MOST {
+        let is_deferred = state.not_before.get(flight).is_some_and(|then| *then > now);
+        if is_deferred || state.under_way.contains_key(flight) || state.under_way.len() >= MOST {
             return None;
         }
+        state.not_before.remove(flight);
         state.begun += 1;
         let nth = state.begun;
-        state.tokens.insert(flight.to_owned(), Standing::UnderWay(nth));
+        state.under_way.insert(flight.to_owned(), nth);
         let (renewals, flight) = (Arc::clone(self), flight.to_owned());
         Some(UnderWay { renewals, flight, generation: fork::generation() })
     }
@@ -136,21 +124,10 @@ struct UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        if self.generation != fork::generation() {
-            return;
+        if self.generation == fork::generation() {
+            self.renewals.state().under_way.remove(&self.flight);
+            self.renewals.own.get().ended.send_replace(());
         }
-        let mut state = self.renewals.state();
-        if state.tokens.get(&self.flight).is_some_and(Standing::is_under_way) {
-            state.tokens.remove(&self.flight);
-        }
-        drop(state);
-        self.renewals.own.get().ended.send_replace(());
-    }
-}
-
-impl Standing {
-    fn is_under_way(&self) -> bool {
-        matches!(self, Self::UnderWay(_))
     }
 }
 
