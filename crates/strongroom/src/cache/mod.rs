@@ -44,7 +44,7 @@ pub(crate) use crate::store::{Lead, LeadGuard};
 use crate::time::{Clock, SystemClock, UnixSeconds};
 use crate::{Error, ErrorKind};
 
-/// Characters of a base64 hash, a little more than 16 bits.
+/// Characters of a base64 hash: 18 bits.
 #[cfg(feature = "client")]
 const SHOWN_OF_CREDENTIAL: usize = 3;
 
@@ -316,7 +316,7 @@ impl TokenCache {
         self.0.store.lead(key, patience).await
     }
 
-    /// What a refusal of this request is known by. Of the secret only 16 bits count: enough to notice a corrected one,
+    /// What a refusal of this request is known by. Of the secret only 18 bits count: enough to notice a corrected one,
     /// too little to guess it from.
     pub(crate) async fn refusal_key(&self, request: &[&str], secret: &SecretString) -> String {
         let salt = self.0.state.salt().await;
