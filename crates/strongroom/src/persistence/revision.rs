@@ -165,9 +165,9 @@ const REFUTED: u64 = u64::MAX - 1;
 impl FileState {
     /// Whether equal stamps are enough for a look-up at this moment.
     ///
-    /// A large file is not read at each look-up: the content is compared one clock tick after it was seen, and
+    /// A large file is not read at each look-up: the content is compared two clock ticks after it was seen, and
     /// then whenever the time since has doubled. What can escape a look-up is a rewrite in place, of equal size,
-    /// within the very tick that the stamps were given in; and it escapes for no longer than such a tick.
+    /// within the very tick that the stamps were given in; and it escapes for no longer than two such ticks.
     fn relies_on_stamps(&self) -> bool {
         match self.verified.load(Ordering::Acquire) {
             SETTLED => true,
@@ -230,10 +230,11 @@ impl PartialEq for FileState {
 
 /// Whether a content of this age, last compared at the age `verified`, is to be compared again.
 pub(super) fn is_due(verified: u64, age: u64) -> bool {
-    /// The longest tick of an operating system's clock that gives the times of files.
-    const TICK: u64 = 10_000_000;
+    /// Two of the longest ticks of a clock that gives the times of files. Whoever has just loaded a large document is
+    /// through with it by then, and does not read it twice.
+    const FIRST: u64 = 20_000_000;
 
-    verified < REFUTED && age >= TICK.max(verified.saturating_mul(2))
+    verified < REFUTED && age >= FIRST.max(verified.saturating_mul(2))
 }
 
 pub(super) fn nanoseconds(duration: Duration) -> u64 {
@@ -399,13 +400,13 @@ mod tests {
     }
 
     #[test]
-    fn a_young_content_is_compared_after_a_tick_and_then_ever_more_seldom() {
+    fn a_young_content_is_compared_after_two_ticks_and_then_ever_more_seldom() {
         let young = stamp(now());
         let revision = of_file(young, b"abc", FINE, true);
         let Verdict::Young(state) = revision.compare(&young) else { panic!("too young to be believed") };
         let milliseconds = |age| age * 1_000_000;
         let due: Vec<u64> = (0..200).filter(|age| state.is_due_at(milliseconds(*age))).collect();
-        assert_eq!(due, [10, 20, 40, 80, 160]);
+        assert_eq!(due, [20, 40, 80, 160]);
         assert!(!state.is_due_at(milliseconds(319)) && state.is_due_at(milliseconds(320)));
     }
 

@@ -136,7 +136,7 @@ impl<P: Persistence> DocumentStore<P> {
             Ok(document) => {
                 let generation = self.generations.fetch_add(1, Ordering::Relaxed);
                 let snapshot = Arc::new(Snapshot { document, revision, generation });
-                self.snapshot.store(Some(Arc::clone(&snapshot)));
+                retire(self.snapshot.swap(Some(Arc::clone(&snapshot))));
                 *self.damaged() = None;
                 Ok(snapshot)
             }
@@ -247,6 +247,17 @@ impl<P: Persistence> DocumentStore<P> {
                 None => return Err(damaged.error.into()),
             }
         }
+    }
+}
+
+/// Lets go of a document that was replaced. Wiping megabytes, and having the system free the file that was held open,
+/// takes as long as reading the new one: whoever waits for that does not wait for this.
+fn retire(old: Option<Arc<Snapshot>>) {
+    const LARGE: usize = 1 << 20;
+
+    if let Some(old) = old.filter(|old| old.document.bytes().len() > LARGE) {
+        // Where no thread is to be had, it is dropped with the closure, here.
+        let _ = std::thread::Builder::new().name("strongroom-wipe".into()).spawn(move || drop(old));
     }
 }
 
