@@ -21,6 +21,9 @@
 //! }
 //! ```
 //!
+//! [`persistence::encrypted`] keeps the cache encrypted, in the best way that the machine has without set-up;
+//! [`SealedPersistence`] seals any persistence with the keys of a [`KeySource`].
+//!
 //! Only the cache, without the client: [`TokenCache`] in front of a [`CredentialStore`], a [`DocumentStore`] over
 //! any [`Persistence`], and [`Document`], the schema itself.
 
