@@ -435,7 +435,8 @@ pub(super) use self::platform::{
     tighten, wider,
 };
 
-#[cfg(all(test, windows))]
+#[cfg(test)]
+#[cfg(windows)]
 #[allow(clippy::disallowed_methods)]
 mod tests {
     use super::*;

@@ -19,6 +19,10 @@ use crate::{Error, ErrorKind, SecretBytes, SecretString};
 /// The file is the one of `msal_extensions.FilePersistenceWithDataProtection`, so both can open it. Writes, locks and
 /// permissions are those of [`FilePersistence`].
 ///
+/// Besides the errors of a file there are these codes: `not_sealed` (a plain text lies there) and
+/// `dpapi_decryption_failed`, both of kind `Unusable`, and `dpapi_encryption_failed`, of kind `Storage`. Whatever
+/// cannot be decrypted is left as it is.
+///
 /// ```no_run
 /// # fn main() -> Result<(), strongroom::Error> {
 /// let persistence = strongroom::FilePersistenceWithDataProtection::new("token_cache.bin")?;

@@ -277,5 +277,6 @@ fn printable(text: &str) -> String {
     text.trim().chars().filter(|char| !char.is_control()).take(64).collect()
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests;
