@@ -240,6 +240,29 @@ mod tests {
     }
 
     #[test]
+    fn equal_stamps_are_believed_when_they_are_old_and_until_then_ever_longer() {
+        let (_folder, signal) = signal();
+        signal.advance().unwrap();
+        let (stamp, granularity) = signal.look().unwrap().unwrap();
+        let now = Instant::now();
+        let ago = |milliseconds| now.checked_sub(Duration::from_millis(milliseconds)).unwrap();
+        let read = |seen, began| Signalled::before_reading(Some((stamp, granularity)), seen, began);
+        let far_ahead = Duration::from_secs(3600);
+        // Seen now, read now: a write within this very tick would not show.
+        assert!(read(now + far_ahead, now + far_ahead).relies_on(Some(&stamp)), "a tick long");
+        assert!(!read(ago(15), ago(15)).relies_on(Some(&stamp)));
+        assert!(!read(ago(60), ago(30)).relies_on(Some(&stamp)), "twice the age at the reading has passed");
+        assert!(read(ago(3000), ago(20)).relies_on(Some(&stamp)), "settled");
+        // As a file has them that was changed long ago.
+        let (old, granularity) = (Stamp::of(&Path::new("/").metadata().unwrap()), granularity);
+        assert!(Signalled::before_reading(Some((old, granularity)), now, now).relies_on(Some(&old)));
+        assert!(!Signalled::by_us(stamp).relies_on(Some(&old)));
+        assert!(!Signalled::by_us(stamp).relies_on(None));
+        let without = Signalled::before_reading(None, now, now);
+        assert!(without.relies_on(None) && !without.relies_on(Some(&stamp)));
+    }
+
+    #[test]
     fn only_nothing_an_empty_file_and_nodes_is_a_signal_file_and_its_content_stays() {
         let (_folder, signal) = signal();
         assert!(signal.look().unwrap().is_none());

@@ -357,6 +357,7 @@ fn a_forked_child_asks_the_service_on_a_thread_and_a_connection_of_its_own() {
     let mut command = another_process("secret_service::helper_process_that_forks");
     keyring.bus.join(&mut command);
     command.env("STRONGROOM_TEST_SIGNAL", keyring.bus.signal());
+    command.stderr(Stdio::inherit());
     Process::start(&mut command).finish();
     assert_eq!(text_of(&keyring.bus.persistence()), "the parent's again");
 }
@@ -399,6 +400,16 @@ fn a_locked_keyring_is_an_error_of_its_own_and_unlocked_it_goes_on() {
     keyring.end();
     keyring.begin(PASSWORD);
     assert_eq!(text_of(&persistence), TEXT);
+
+    // What is unlocked elsewhere is read without the locked one. Removing only the one would leave the other.
+    let elsewhere = keyring.bus.builder().schema_name("twice").collection("session").build().unwrap();
+    save(&elsewhere, "in the session");
+    let client = keyring.bus.client();
+    client.create(&[("xdg:schema", "twice")], "older");
+    client.lock();
+    assert_eq!(text_of(&elsewhere), "in the session");
+    assert_eq!(block_on(elsewhere.remove()).unwrap_err().code(), "keyring_locked");
+    assert_eq!(text_of(&elsewhere), "in the session");
 }
 
 #[test]
@@ -425,9 +436,15 @@ fn a_prompt_that_nobody_answers_ends_with_the_deadline() {
     client.lock();
     // The program that shows the service's prompts, silent for ever.
     client.take_name("org.gnome.keyring.SystemPrompter");
-    let hasty = keyring.bus.builder().deadline(Duration::from_millis(100)).build().unwrap();
-    assert_eq!(codes(&hasty), ["keyring_prompt_unanswered"; 3]);
-    assert!(block_on(hasty.load()).unwrap_err().is_retryable());
+    with_a_deadline_that_suffices(|deadline| {
+        let hasty = keyring.bus.builder().deadline(deadline).build().unwrap();
+        let codes = codes(&hasty);
+        if codes.iter().any(|code| code == "secret_service_timed_out") {
+            return false;
+        }
+        assert_eq!(codes, ["keyring_prompt_unanswered"; 3]);
+        true
+    });
     assert!(client.has_owner("org.freedesktop.secrets"), "the service bears it");
 }
 
@@ -445,8 +462,14 @@ fn a_prompt_that_nobody_waits_for_any_longer_ends_with_its_connection() {
         "Unlock" => Reply::Prompt("/org/freedesktop/secrets/prompt/p1"),
         _ => Reply::Nothing,
     });
-    let hasty = bus.builder().deadline(Duration::from_millis(300)).build().unwrap();
-    assert_eq!(block_on(hasty.load()).unwrap_err().code(), "keyring_prompt_unanswered");
+    with_a_deadline_that_suffices(|deadline| {
+        let error = block_on(bus.builder().deadline(deadline).build().unwrap().load()).unwrap_err();
+        if actor.count("Prompt") == 0 {
+            return false;
+        }
+        assert_eq!((error.code(), error.is_retryable()), ("keyring_prompt_unanswered", true));
+        true
+    });
     let client = bus.client();
     wait_until("the connection has ended", || !client.has_owner(&actor.caller_of("Prompt")));
     assert_eq!((actor.count("Prompt"), actor.count("Dismiss")), (1, 0));
@@ -467,21 +490,42 @@ fn a_service_that_never_answers_ends_with_the_deadline_wherever_it_falls_silent(
         ("ReadAlias", "looking for the item"),
         ("CreateItem", "writing the item"),
     ] {
-        let bus = Bus::start();
-        let actor = Actor::on(&bus, move |method, _| match method {
-            method if method == silent => Reply::Never,
-            "OpenSession" => Reply::Session,
-            "SearchItems" => Reply::Items(vec![], vec![]),
-            "ReadAlias" => Reply::Path("/org/freedesktop/secrets/collection/x"),
-            "Get" => Reply::Locked(false),
-            _ => Reply::Nothing,
-        });
-        let hasty = bus.builder().deadline(Duration::from_millis(300)).build().unwrap();
-        let error = save_at(&hasty, TEXT, &Revision::absent()).unwrap_err();
-        assert_eq!((error.code(), error.is_retryable()), ("secret_service_timed_out", true), "{error}");
-        assert!(error.to_string().contains(doing), "{error}");
-        assert_eq!(actor.count(silent), 1, "{silent}");
+        with_a_deadline_that_suffices(|deadline| falls_silent(silent, doing, deadline));
     }
+}
+
+/// Whether the service was asked what it is silent about before the deadline passed.
+fn falls_silent(silent: &'static str, doing: &str, deadline: Duration) -> bool {
+    let bus = Bus::start();
+    let actor = Actor::on(&bus, move |method, _| match method {
+        method if method == silent => Reply::Never,
+        "OpenSession" => Reply::Session,
+        "SearchItems" => Reply::Items(vec![], vec![]),
+        "ReadAlias" => Reply::Path("/org/freedesktop/secrets/collection/x"),
+        "Get" => Reply::Locked(false),
+        _ => Reply::Nothing,
+    });
+    let signal = bus.signal();
+    std::fs::create_dir(signal.parent().unwrap()).unwrap();
+    std::fs::write(&signal, "").unwrap();
+    touch(&signal, UNIX_EPOCH);
+    let hasty = bus.builder().deadline(deadline).build().unwrap();
+    let error = save_at(&hasty, TEXT, &Revision::absent()).unwrap_err();
+    assert_eq!((error.code(), error.is_retryable()), ("secret_service_timed_out", true), "{error}");
+    if actor.count(silent) == 0 {
+        return false;
+    }
+    assert!(error.to_string().contains(doing), "{error}");
+    // Whether the item was made nobody knows, so all are told to look.
+    assert_eq!(modified(&signal) > UNIX_EPOCH, silent == "CreateItem", "{silent}");
+    true
+}
+
+/// Tries short deadlines first, so that the test is quick, and longer ones where the machine was too busy to come
+/// to the point within them.
+fn with_a_deadline_that_suffices(mut attempt: impl FnMut(Duration) -> bool) {
+    let suffices = [100, 500, 5000, 30_000].map(Duration::from_millis).into_iter().any(&mut attempt);
+    assert!(suffices, "the machine is too busy");
 }
 
 #[test]

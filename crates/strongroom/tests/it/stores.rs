@@ -6,6 +6,8 @@ use strongroom::{
     block_on,
 };
 
+#[cfg(target_os = "linux")]
+use crate::keyring_support::Keyring;
 use crate::schema_support::{
     NOW, account, app_metadata, app_token, change, id_token, refresh_token, user_token,
 };
@@ -22,6 +24,12 @@ fn on_every_store(check: impl Fn(&str, &dyn CredentialStore)) {
         let path = folder.path().join("protected.bin");
         let protected = strongroom::FilePersistenceWithDataProtection::new(path).unwrap();
         check("a document that Windows protects", &DocumentStore::new(protected));
+    }
+    // In the part of `./test` that has a keyring; elsewhere `secret_service` says that there is none.
+    #[cfg(target_os = "linux")]
+    if std::env::var_os("STRONGROOM_TEST_KEYRING").is_some() {
+        let keyring = Keyring::start();
+        check("a document in the Secret Service", &DocumentStore::new(keyring.bus.persistence()));
     }
 }
 
