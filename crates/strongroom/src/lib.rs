@@ -30,6 +30,8 @@ mod cache;
 #[cfg(feature = "client")]
 mod client;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 #[cfg(feature = "client")]
 mod oauth;
 mod persistence;

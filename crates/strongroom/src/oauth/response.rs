@@ -67,7 +67,7 @@ impl TokenResponse {
         if wire.error.is_some() {
             return Err(response.into_service_error().without(credential).into());
         }
-        Ok(wire.check(now)?)
+        Ok(wire.check(credential, now)?)
     }
 }
 
@@ -92,12 +92,13 @@ struct Wire {
 }
 
 impl Wire {
-    fn check(self, now: UnixSeconds) -> Result<TokenResponse, ResponseError> {
+    fn check(self, credential: &ClientCredential, now: UnixSeconds) -> Result<TokenResponse, ResponseError> {
         let access_token =
             self.access_token.filter(|token| !token.is_empty()).ok_or(ResponseError::NoAccessToken)?;
         let token_type = self.token_type.filter(|kind| !kind.is_empty()).unwrap_or_else(|| "Bearer".into());
         if !token_type.eq_ignore_ascii_case("Bearer") {
-            return Err(ResponseError::OtherTokenType(token_type.chars().take(80).collect()));
+            let shown = credential.redact(token_type);
+            return Err(ResponseError::OtherTokenType(shown.chars().take(80).collect()));
         }
         let expires_in = self
             .expires_in

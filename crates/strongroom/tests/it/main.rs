@@ -15,6 +15,7 @@ mod refusals;
 mod schema_bounds;
 mod schema_confusion;
 mod schema_fixtures;
+mod schema_fuzz;
 mod schema_identity;
 mod schema_properties;
 mod schema_removal;
