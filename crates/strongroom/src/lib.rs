@@ -34,6 +34,8 @@ mod cache;
 mod client;
 mod env_vars;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 #[cfg(feature = "client")]
 mod oauth;
 pub mod persistence;

@@ -39,6 +39,7 @@ mod renewal;
 mod schema_bounds;
 mod schema_confusion;
 mod schema_fixtures;
+mod schema_fuzz;
 mod schema_identity;
 #[cfg(unix)]
 mod schema_properties;
