@@ -127,12 +127,8 @@ impl Settling {
             if !graveyard.is_empty() {
                 bury_again(store, state, graveyard.clone(), now).await?;
             }
-            for lost in lost {
-                if !graveyard.has_removal_since(&lost.token.client_id, lost.noted) {
-                    self.put_back(store, lost, now).await?;
-                }
-            }
-            Ok::<_, Error>(())
+            let is_missed = |one: &Written| !graveyard.has_removal_since(&one.token.client_id, one.noted);
+            self.put_back(store, lost.into_iter().filter(is_missed).collect(), now).await
         };
         match settled.await {
             Ok(()) => self.again.store(0, Ordering::Relaxed),
@@ -162,21 +158,32 @@ impl Settling {
         Ok(lost)
     }
 
+    /// As few writes as can be: each is one more that a peer may not see.
     async fn put_back(
         &self,
         store: &dyn CredentialStore,
-        lost: Written,
+        mut lost: Vec<Written>,
         now: UnixSeconds,
     ) -> Result<(), Error> {
-        let change =
-            Change::new(now).only_existing().put_unless_answered(lost.token).environments(lost.environments);
-        apply_soon(store, &change).await?;
-        tracing::info!("another program erased a token from the cache; it was put back");
-        self.change(|written| {
-            if let Some(one) = written.iter_mut().find(|one| one.key == lost.key) {
-                one.times += 1;
-            }
-        });
+        while let Some(first) = lost.first() {
+            let environments = first.environments.clone();
+            let (those, others): (Vec<_>, Vec<_>) =
+                lost.into_iter().partition(|one| one.environments == environments);
+            lost = others;
+            let change = Change::new(now).only_existing().environments(environments);
+            let change =
+                those.iter().fold(change, |change, one| change.put_unless_answered(one.token.clone()));
+            apply_soon(store, &change).await?;
+            tracing::info!(
+                count = those.len(),
+                "another program erased tokens from the cache; they were put back"
+            );
+            self.change(|written| {
+                for one in written.iter_mut().filter(|one| those.iter().any(|put| put.key == one.key)) {
+                    one.times += 1;
+                }
+            });
+        }
         Ok(())
     }
 
