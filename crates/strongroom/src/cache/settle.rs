@@ -133,7 +133,7 @@ impl Settling {
         match settled.await {
             Ok(()) => self.again.store(0, Ordering::Relaxed),
             Err(error) => {
-                tracing::debug!(%error, "what another program did to the cache cannot be set right now")
+                tracing::debug!(%error, "what another program did to the cache cannot be set right now");
             }
         }
     }
