@@ -9,7 +9,7 @@ use strongroom::{
     Partition, RefreshToken, Scopes, SecretBytes, TokenScheme, UnixSeconds,
 };
 
-/// The time at which the documents of `spec/schema.md` section 9 were written.
+/// The time at which the documents that MSAL Python wrote for these tests were written.
 pub(crate) const NOW: UnixSeconds = UnixSeconds::new(1_800_000_000);
 pub(crate) const HOST: &str = "login.microsoftonline.com";
 pub(crate) const SCOPE: &str = "https://graph.microsoft.com/.default";
@@ -47,7 +47,7 @@ pub(crate) fn apply(document: &Document, change: &Change) -> Document {
     apply_and_count(document, change).0
 }
 
-/// An application's token as section 9 of the specification has it.
+/// An application's token as MSAL Python wrote it.
 pub(crate) fn app_token() -> AccessToken {
     AccessToken {
         home_account_id: None,
