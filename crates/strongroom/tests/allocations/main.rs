@@ -1,0 +1,81 @@
+//! What a hit costs in memory: nothing. A binary of its own, because it counts every allocation of the process.
+#![allow(clippy::unwrap_used, unreachable_pub)]
+#![cfg(unix)]
+
+use std::future::{Future as _, IntoFuture as _};
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use strongroom::{
+    AccessToken, ClientCredential, Clock as _, ConfidentialClientApplication, Environments, FilePersistence,
+    SystemClock, TokenCache, TokenScheme, block_on,
+};
+
+#[global_allocator]
+static ALLOCATOR: dhat::Alloc = dhat::Alloc;
+
+const TENANT: &str = "11111111-2222-3333-4444-555555555555";
+
+/// An application with one token in its cache, in memory already.
+fn application(cache: TokenCache) -> ConfidentialClientApplication {
+    let now = SystemClock.now();
+    let token = AccessToken {
+        home_account_id: None,
+        environment: "login.microsoftonline.com".into(),
+        client_id: "client".into(),
+        realm: TENANT.into(),
+        target: "api://a/.default".into(),
+        secret: "token".into(),
+        token_type: "Bearer".into(),
+        scheme: TokenScheme::Bearer,
+        cached_at: now,
+        expires_on: now.plus(86_400),
+        extended_expires_on: now.plus(86_400),
+        refresh_on: None,
+        user_assertion_hash: None,
+        extended: None,
+    };
+    block_on(cache.store_access_token(token, &Environments::of("login.microsoftonline.com"))).unwrap();
+    let authority = format!("https://login.microsoftonline.com/{TENANT}");
+    let secret = ClientCredential::from_secret("secret");
+    let app = ConfidentialClientApplication::builder("client", authority, secret)
+        .token_cache(cache)
+        .build()
+        .unwrap();
+    for _ in 0..3 {
+        app.acquire_token_for_client("api://a/.default").blocking().unwrap();
+    }
+    app
+}
+
+fn allocations() -> u64 {
+    dhat::HeapStats::get().total_blocks
+}
+
+#[test]
+fn a_hit_of_a_prepared_request_allocates_nothing() {
+    let _profiler = dhat::Profiler::builder().testing().build();
+    let folder = tempfile::tempdir().unwrap();
+    let file = FilePersistence::new(folder.path().join("cache.bin")).unwrap();
+    for cache in [TokenCache::in_memory(), TokenCache::with_persistence(file)] {
+        let app = application(cache);
+        let request = app.acquire_token_for_client("api://a/.default");
+        // A document that has just been written is compared with its content while it is young.
+        while request.at_once().is_none() {
+            app.acquire_token_for_client("api://a/.default").blocking().unwrap();
+        }
+        let kind = app.token_cache().info().kind;
+        let before = allocations();
+        for _ in 0..1000 {
+            assert!(request.at_once().is_some(), "{kind}");
+        }
+        assert_eq!(allocations() - before, 0, "{kind}");
+
+        let again = request.clone();
+        let before = allocations();
+        let mut future = pin!(again.into_future());
+        let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        assert!(matches!(polled, Poll::Ready(Ok(_))), "{kind}");
+        assert_eq!(allocations() - before, 0, "{kind}: awaited");
+    }
+}
