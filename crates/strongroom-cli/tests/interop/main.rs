@@ -5,4 +5,5 @@
 mod contention;
 mod sealed;
 mod sharing;
+mod sign_out;
 mod support;

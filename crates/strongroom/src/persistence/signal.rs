@@ -250,8 +250,8 @@ mod tests {
         let far_ahead = Duration::from_secs(3600);
         // Seen now, read now: a write within this very tick would not show.
         assert!(read(now + far_ahead, now + far_ahead).relies_on(Some(&stamp)), "a tick long");
-        assert!(!read(ago(15), ago(15)).relies_on(Some(&stamp)));
-        assert!(!read(ago(60), ago(30)).relies_on(Some(&stamp)), "twice the age at the reading has passed");
+        assert!(!read(ago(25), ago(25)).relies_on(Some(&stamp)));
+        assert!(!read(ago(80), ago(40)).relies_on(Some(&stamp)), "twice the age at the reading has passed");
         assert!(read(ago(3000), ago(20)).relies_on(Some(&stamp)), "settled");
         // As a file has them that was changed long ago.
         let (old, granularity) = (Stamp::of(&Path::new("/").metadata().unwrap()), granularity);
