@@ -7,6 +7,7 @@ use crate::source_support::{Crate, module_of, tokens};
 /// Which modules at the root of the crate each of them may use; beside itself nothing else. `platform` and `seal`
 /// have their place, filled or not.
 const MAY_USE: &[(&str, &[&str])] = &[
+    ("fuzzing", &["oauth", "schema", "error", "secret", "time"]),
     ("client", &["authority", "oauth", "cache", "schema", "platform", "error", "secret", "time", "wait"]),
     ("authority", &["oauth", "schema", "error", "secret", "time", "wait"]),
     ("oauth", &["schema", "platform", "error", "secret", "time", "wait"]),
