@@ -180,6 +180,6 @@ fn proxies_and_trust_roots_of_the_environment_are_honoured() {
     let output = run(token("proxy.bin").arg("-vvv").env("HTTPS_PROXY", &proxy));
     assert_eq!(code(&output), 5, "{}", stderr(&output));
     assert!(!stderr(&output).contains("p4ssw0rd"), "{}", stderr(&output));
-    let output = run(token("proxy.bin").env("HTTPS_PROXY", &proxy).env("NO_PROXY", "localhost"));
+    let output = run(token("past-the-proxy.bin").env("HTTPS_PROXY", &proxy).env("NO_PROXY", "localhost"));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
 }

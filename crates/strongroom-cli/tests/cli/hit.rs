@@ -110,7 +110,8 @@ fn a_hit_opens_no_socket_starts_no_thread_reads_no_trust_root_and_writes_nothing
             );
         }
     }
-    // What is opened is the configuration and the cache, once each, beside what every program loads.
+    // What is opened is the configuration, the cache and what is remembered beside it, once each, and what every program
+    // loads.
     let ours: Vec<&str> = hit
         .iter()
         .filter(|call| call.is(&["open", "openat", "openat2"]) && !call.failed())
@@ -119,7 +120,9 @@ fn a_hit_opens_no_socket_starts_no_thread_reads_no_trust_root_and_writes_nothing
             !["/lib", "/usr/lib", "/proc/", "/sys/", "/etc/ld.so"].iter().any(|own| path.starts_with(own))
         })
         .collect();
-    let expected = [&world.ready().config_file, &world.cache()].map(|path| path.to_str().unwrap().to_owned());
+    let state = world.path("token_cache.bin.state");
+    let expected = [&world.ready().config_file, &world.cache(), &state];
+    let expected = expected.map(|path| path.to_str().unwrap().to_owned());
     assert_eq!(ours, expected);
     for call in &hit {
         let touches = ["/etc/ssl", "/usr/lib/ssl", "ca-certificates", "ca.pem"];

@@ -226,9 +226,10 @@ fn assert_asked_after(runs: &[Run], requests: u64, waits: &[u64]) {
 #[test]
 fn a_job_each_second_that_is_refused_asks_once_a_minute() {
     let world = World::new();
-    world.sts.add_fault(Fault::new(Endpoint::Token).status(400).for_ever()).unwrap();
+    let refused = Fault::new(Endpoint::Token).status(400).body(r#"{"error":"invalid_client"}"#);
+    world.sts.add_fault(refused.for_ever()).unwrap();
     let runs = job(&world, &[]);
-    assert!(runs.iter().all(|run| run.outcome == (3, "http_error".into())), "{:?}", runs[0].outcome);
+    assert!(runs.iter().all(|run| run.outcome == (3, "invalid_client".into())), "{:?}", runs[0].outcome);
     assert_asked_after(&runs, 1, &[60, 120, 240, 300]);
 }
 

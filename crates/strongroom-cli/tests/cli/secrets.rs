@@ -55,6 +55,8 @@ fn an_error_has_neither_the_secret_nor_what_the_provider_said_of_it() {
     ] {
         world.sts.clear_faults();
         fault.into_iter().for_each(|fault| world.sts.add_fault(fault.for_ever()).unwrap());
+        world.forget_refusals();
+        // The second time it is remembered.
         for output in ["token", "json"] {
             let refused = run(world.token_with(&config, &world.cache()).args(["-vvv", "--output", output]));
             assert_eq!(code(&refused), exit, "{}", stderr(&refused));

@@ -33,6 +33,11 @@ impl World {
         self.path("token_cache.bin")
     }
 
+    /// As if what the provider refused had never been remembered.
+    pub fn forget_refusals(&self) {
+        let _ = std::fs::remove_file(self.path("token_cache.bin.state"));
+    }
+
     /// `strongroom token` as the provider's configuration and trust root want it.
     pub fn token(&self) -> Command {
         self.token_with(&self.ready().config_file, &self.cache())

@@ -95,6 +95,7 @@ fn what_the_provider_answers_decides_the_exit_code() {
     let world = World::new();
     let token = |fault: Fault| {
         world.sts.clear_faults();
+        world.forget_refusals();
         world.sts.add_fault(fault.for_ever()).unwrap();
         failure(world.token().args(["--timeout", "5"]))
     };
@@ -120,6 +121,7 @@ fn what_the_provider_answers_decides_the_exit_code() {
     assert!(!world.cache().exists(), "a failure leaves no cache");
 
     world.sts.clear_faults();
+    world.forget_refusals();
     world.sts.add_fault(answer(429).header("Retry-After", "3")).unwrap();
     let object = json(&run(world.token().args(["--output", "json"])));
     assert_eq!((&object["retry_after"], &object["status"]), (&3.into(), &429.into()));

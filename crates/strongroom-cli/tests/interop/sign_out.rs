@@ -21,7 +21,8 @@ fn signed_in_by_go_and_node() -> Value {
         "cached_at": "1700000000", "expires_on": "9999999999", "extended_expires_on": "9999999999",
         "token_type": "Bearer",
     }));
-    let id = |secret: &str| of_user(json!({ "credential_type": "IdToken", "secret": secret, "realm": "tid" }));
+    let id =
+        |secret: &str| of_user(json!({ "credential_type": "IdToken", "secret": secret, "realm": "tid" }));
     let refresh = |secret: &str| of_user(json!({ "credential_type": "RefreshToken", "secret": secret }));
     let key = |rest: &str| format!("{USER}-login.microsoftonline.com-{rest}");
     json!({
@@ -49,12 +50,18 @@ fn entries_of_user(world: &World) -> Vec<String> {
 
 #[test]
 fn what_pythons_sign_out_leaves_behind_ours_removes() {
-    let Some(world) = World::new("sign_out::what_pythons_sign_out_leaves_behind_ours_removes") else { return };
+    let Some(world) = World::new("sign_out::what_pythons_sign_out_leaves_behind_ours_removes") else {
+        return;
+    };
     std::fs::write(world.cache(), signed_in_by_go_and_node().to_string()).unwrap();
     let mut python = world.python("sign_out.py");
     python.arg(world.cache()).args(["login.microsoftonline.com", "tid", "client-id", USER]);
     let said = lines_of(&mut python);
-    assert_eq!((&said[0]["accounts"], &said[0]["left"]), (&json!(1), &json!(0)), "Python has signed the user out");
+    assert_eq!(
+        (&said[0]["accounts"], &said[0]["left"]),
+        (&json!(1), &json!(0)),
+        "Python has signed the user out"
+    );
     let left = entries_of_user(&world);
     assert!(left.iter().any(|key| key.contains("refreshtoken")), "and left secrets behind: {left:?}");
 

@@ -25,6 +25,8 @@ pub(super) fn kind_of(error: &Error) -> Option<(RefusalKind, Option<i64>)> {
         _ if is_foreign => RefusalKind::Outage,
         (ErrorKind::IdentityProvider, _) => RefusalKind::Permanent,
         (ErrorKind::Network, _) if error.code() == "timed_out" => RefusalKind::Slow,
+        // Whom to trust is this side's setting: who corrects it is served at once.
+        (ErrorKind::Network, _) if error.code() == "tls_failed" => return None,
         (ErrorKind::Network, _) => RefusalKind::Outage,
         _ => return None,
     };
