@@ -20,8 +20,10 @@ use crate::{Error, ErrorKind, wait};
 
 /// How long after a write of ours its loss is noticed.
 const MEMORY: Duration = Duration::from_secs(30);
-/// How often a token is put back.
-const MOST_TIMES: u32 = 3;
+/// How often a token is put back without having been seen in between: who erases it so often means it.
+const MOST_IN_A_ROW: u32 = 3;
+/// How often a token is put back at all.
+const MOST_TIMES: u32 = 12;
 /// How many writes are remembered.
 const MOST: usize = 1024;
 /// When what could not be set right is tried again, in milliseconds.
@@ -50,7 +52,16 @@ struct Written {
     environments: Environments,
     at: Instant,
     noted: UnixSeconds,
+    /// How often it was put back since it was last seen.
+    in_a_row: u32,
+    /// How often it was put back.
     times: u32,
+}
+
+impl Written {
+    fn is_looked_after(&self) -> bool {
+        self.at.elapsed() < MEMORY && self.in_a_row < MOST_IN_A_ROW && self.times < MOST_TIMES
+    }
 }
 
 impl Settling {
@@ -100,6 +111,7 @@ impl Settling {
                 environments,
                 at: Instant::now(),
                 noted: began,
+                in_a_row: 0,
                 times: 0,
             });
             let surplus = written.len().saturating_sub(MOST);
@@ -145,15 +157,23 @@ impl Settling {
         }
         let written: Vec<Written> = {
             let mut written = self.written();
-            written.retain(|one| one.at.elapsed() < MEMORY && one.times < MOST_TIMES);
+            written.retain(Written::is_looked_after);
             self.count.store(written.len(), Ordering::Release);
             written.iter().cloned().collect()
         };
         let mut lost = Vec::new();
+        let mut seen = Vec::new();
         for one in written {
-            if store.get(&one.key).await?.is_none() {
-                lost.push(one);
+            match store.get(&one.key).await? {
+                None => lost.push(one),
+                Some(_) if one.in_a_row > 0 => seen.push(one.key),
+                Some(_) => {}
             }
+        }
+        if !seen.is_empty() {
+            self.change(|written| {
+                written.iter_mut().filter(|one| seen.contains(&one.key)).for_each(|one| one.in_a_row = 0);
+            });
         }
         Ok(lost)
     }
@@ -181,6 +201,8 @@ impl Settling {
             self.change(|written| {
                 for one in written.iter_mut().filter(|one| those.iter().any(|put| put.key == one.key)) {
                     one.times += 1;
+                    one.in_a_row += 1;
+                    one.at = Instant::now();
                 }
             });
         }

@@ -138,7 +138,7 @@ impl<T> fmt::Debug for PerProcess<T> {
 ///
 /// # Errors
 /// The process could not be forked.
-#[cfg(all(unix, feature = "test-support"))]
+#[cfg(all(unix, any(test, feature = "test-support")))]
 pub fn fork_for_tests(child: impl FnOnce() -> i32) -> std::io::Result<u32> {
     // SAFETY: the child neither returns nor unwinds into what forked it; the allocator and the standard output are fit
     // for use after a fork.

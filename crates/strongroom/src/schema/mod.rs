@@ -15,6 +15,7 @@ mod index;
 mod key;
 pub(crate) mod lenient;
 #[cfg(test)]
+#[cfg(not(any(shuttle, windows)))]
 mod model;
 mod scan;
 mod skim;

@@ -265,6 +265,7 @@ pub(super) const fn is_space(byte: u8) -> bool {
 }
 
 #[cfg(test)]
+#[cfg(not(any(shuttle, windows)))]
 mod tests {
     use proptest::prelude::*;
     use serde::de::IgnoredAny;
