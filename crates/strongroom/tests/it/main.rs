@@ -13,6 +13,7 @@ mod bad_answers;
 mod client_credentials;
 #[cfg(unix)]
 mod client_support;
+#[cfg(unix)]
 mod clock;
 #[cfg(unix)]
 mod crash;
@@ -39,10 +40,12 @@ mod renewal;
 mod schema_bounds;
 mod schema_confusion;
 mod schema_fixtures;
+#[cfg(unix)]
 mod schema_fuzz;
 mod schema_identity;
 #[cfg(unix)]
 mod schema_properties;
+#[cfg(unix)]
 mod schema_removal;
 mod schema_support;
 mod schema_tolerance;
@@ -63,6 +66,7 @@ mod seal_support;
 mod sealed;
 #[cfg(target_os = "linux")]
 mod secret_service;
+#[cfg(unix)]
 mod secrets;
 #[cfg(unix)]
 mod secrets_in_debug;
@@ -70,6 +74,7 @@ mod secrets_in_debug;
 mod select;
 #[cfg(unix)]
 mod settle;
+#[cfg(unix)]
 mod single_flight;
 mod source_support;
 #[cfg(unix)]
