@@ -34,6 +34,8 @@ mod cache;
 mod client;
 mod env_vars;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 #[cfg(feature = "client")]
 mod oauth;
 pub mod persistence;
@@ -57,10 +59,16 @@ pub use self::oauth::{
     ClientCredential, HttpMethod, HttpRequest, HttpResponse, HttpTransport, ServiceError, ServiceErrorClass,
     Transport, TransportError,
 };
+#[cfg(windows)]
+pub use self::persistence::FilePersistenceWithDataProtection;
 pub use self::persistence::{
     Fence, FilePersistence, FilePersistenceBuilder, Holder, Loaded, Location, MemoryPersistence, Persistence,
     PersistenceError, Protection, Revision, Saved, SealedPersistence, Step,
 };
+#[cfg(target_os = "macos")]
+pub use self::persistence::{KeychainPersistence, KeychainPersistenceBuilder};
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+pub use self::persistence::{SecretServicePersistence, SecretServicePersistenceBuilder};
 #[cfg(all(unix, feature = "test-support"))]
 #[doc(hidden)]
 pub use self::platform::fork_for_tests;

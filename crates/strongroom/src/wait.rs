@@ -43,13 +43,13 @@ pub fn block_on<F: Future>(future: F) -> F::Output {
 
 /// Completes after `duration`.
 pub(crate) fn sleep(duration: Duration) -> Sleep {
-    Sleep { at: Deadline::after(duration).at() }
+    Sleep { at: Deadline::after(duration).at(), alarm: None }
 }
 
 /// `future`'s output, or `None` if the deadline passes first.
 pub(crate) async fn until<F: Future>(deadline: Deadline, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    let mut alarm = Sleep { at: deadline.at() };
+    let mut alarm = Sleep { at: deadline.at(), alarm: None };
     std::future::poll_fn(|context| {
         if let Poll::Ready(output) = future.as_mut().poll(context) {
             return Poll::Ready(Some(output));
@@ -63,17 +63,39 @@ pub(crate) async fn until<F: Future>(deadline: Deadline, future: F) -> Option<F:
 #[derive(Debug)]
 pub(crate) struct Sleep {
     at: Instant,
+    /// Whom to wake, shared with the timer; emptied when this is dropped.
+    alarm: Option<Slot>,
 }
 
 impl Future for Sleep {
     type Output = ();
 
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         if Instant::now() >= self.at {
             return Poll::Ready(());
         }
-        TIMER.get().wake_at(self.at, context.waker().clone());
+        match &self.alarm {
+            // One alarm, however often this is polled.
+            Some(alarm) => match &mut *lock(alarm) {
+                Some(waker) => waker.clone_from(context.waker()),
+                // It has just rung, for whoever waited then.
+                None => context.waker().wake_by_ref(),
+            },
+            None => {
+                let alarm = Arc::new(Mutex::new(Some(context.waker().clone())));
+                self.alarm = Some(Arc::clone(&alarm));
+                TIMER.get().wake_at(self.at, alarm);
+            }
+        }
         Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        if let Some(alarm) = &self.alarm {
+            lock(alarm).take();
+        }
     }
 }
 
@@ -94,14 +116,17 @@ struct TimerState {
 
 struct Alarm {
     at: Instant,
-    waker: Waker,
+    waker: Slot,
 }
+
+/// Whom to wake; nobody any more once it has rung, or the sleep is over.
+type Slot = Arc<Mutex<Option<Waker>>>;
 
 impl Timer {
     /// How long the thread stays without an alarm before it ends.
     const IDLE: Duration = Duration::from_secs(10);
 
-    fn wake_at(&'static self, at: Instant, waker: Waker) {
+    fn wake_at(&'static self, at: Instant, waker: Slot) {
         let mut state = self.lock();
         state.alarms.push(Alarm { at, waker });
         if state.running {
@@ -111,9 +136,9 @@ impl Timer {
             state.running = started.is_ok();
             if started.is_err() {
                 // No thread to be had: poll again at once rather than never.
-                for alarm in state.alarms.drain() {
-                    alarm.waker.wake();
-                }
+                let all = std::mem::take(&mut state.alarms);
+                drop(state);
+                ring(all.into_vec());
             }
         }
     }
@@ -122,10 +147,16 @@ impl Timer {
         let mut state = self.lock();
         loop {
             let now = Instant::now();
+            let mut due = Vec::new();
             while state.alarms.peek().is_some_and(|alarm| alarm.at <= now) {
-                if let Some(alarm) = state.alarms.pop() {
-                    alarm.waker.wake();
-                }
+                due.extend(state.alarms.pop());
+            }
+            if !due.is_empty() {
+                // Who is woken may set an alarm, or hold a lock that somebody holds who does.
+                drop(state);
+                ring(due);
+                state = self.lock();
+                continue;
             }
             let wait = state.alarms.peek().map_or(Self::IDLE, |alarm| alarm.at - now);
             let (guard, result) =
@@ -139,9 +170,21 @@ impl Timer {
     }
 
     fn lock(&self) -> MutexGuard<'_, TimerState> {
-        // A waker that panicked leaves the heap whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.state)
     }
+}
+
+/// Wakes those who wait. A waker is foreign code: one that panics must not end the timer.
+fn ring(alarms: Vec<Alarm>) {
+    for alarm in alarms {
+        if let Some(waker) = lock(&alarm.waker).take() {
+            let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| waker.wake()));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl PartialEq for Alarm {
@@ -175,6 +218,41 @@ mod tests {
         let never = std::future::pending::<()>();
         assert!(block_on(until(Deadline::after(Duration::from_millis(1)), never)).is_none());
         assert_eq!(block_on(until(Deadline::after(Duration::from_secs(60)), async { 7 })), Some(7));
+    }
+
+    #[test]
+    fn a_sleep_that_is_polled_again_and_again_sets_one_alarm_and_one_that_is_dropped_keeps_nobody() {
+        let timer = || TIMER.get().lock().alarms.iter().filter(|alarm| lock(&alarm.waker).is_some()).count();
+        struct Counted;
+        impl Wake for Counted {
+            fn wake(self: Arc<Self>) {}
+        }
+        let counted = Arc::new(Counted);
+        let waker = Waker::from(Arc::clone(&counted));
+        let mut context = Context::from_waker(&waker);
+        let mut long = Box::pin(sleep(Duration::from_secs(600)));
+        let before = timer();
+        for _ in 0..100 {
+            assert!(long.as_mut().poll(&mut context).is_pending());
+        }
+        assert!(Arc::strong_count(&counted) <= 3, "kept once: {}", Arc::strong_count(&counted));
+        assert!(timer() <= before + 16, "other tests may set some, not a hundred");
+        drop(long);
+        assert_eq!(Arc::strong_count(&counted), 2);
+    }
+
+    #[test]
+    fn a_waker_that_panics_does_not_end_the_timer() {
+        struct Panics;
+        impl Wake for Panics {
+            fn wake(self: Arc<Self>) {
+                panic!("a waker of somebody else");
+            }
+        }
+        let waker = Waker::from(Arc::new(Panics));
+        let mut hostile = Box::pin(sleep(Duration::from_millis(1)));
+        assert!(hostile.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        block_on(sleep(Duration::from_millis(20)));
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::output::{self, human_seconds, printable};
 
 pub(crate) fn run(options: &Inspect, global: &Global) -> Result<(), Failure> {
     let location = options.cache.location()?;
-    let persistence = FilePersistence::builder(&location).tighten_when_read(false).build()?;
+    let persistence = FilePersistence::builder(&location).only_looks(true).build()?;
     let document = load(&persistence)?;
     let now = SystemClock.now();
     match global.output {

@@ -34,7 +34,11 @@ pub(crate) fn run(options: &Token, global: &Global) -> Result<(), Failure> {
     {
         return Err(error.clone().into());
     }
-    print(&result, &app.token_cache().info(), options.output)
+    print(&result, &app.token_cache().info(), options.output)?;
+    // The process ends here: its memory goes back to the system, which clears it. Wiping a large document first would
+    // take longer than all the rest.
+    std::mem::forget(app);
+    Ok(())
 }
 
 pub(crate) fn open_cache(path: &Path, kind: Persistence, global: &Global) -> Result<TokenCache, Failure> {

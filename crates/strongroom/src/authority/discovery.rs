@@ -90,7 +90,7 @@ impl Discovery {
         let discovered = if self.trusts(authority) {
             Discovered::default()
         } else {
-            Discovered { instance_discovery: true, ..instance_discovery(authority, exchange).await? }
+            instance_discovery(authority, exchange).await?
         };
         let document = openid_configuration(authority, exchange).await?;
         let realm = match authority.tenant_id() {
@@ -178,11 +178,14 @@ async fn instance_discovery(authority: &Authority, exchange: &Exchange<'_>) -> R
                 || alias.eq_ignore_ascii_case(authority.host_and_port())
         })
     });
-    Ok(own.map_or_else(Discovered::default, |instance| Discovered {
-        preferred_cache: instance.preferred_cache,
-        aliases: instance.aliases,
-        ..Discovered::default()
-    }))
+    // Only an answer that was understood counts as asked; after any other the cloud is asked again next time.
+    let asked = Discovered { instance_discovery: true, ..Discovered::default() };
+    Ok(match own {
+        Some(instance) => {
+            Discovered { preferred_cache: instance.preferred_cache, aliases: instance.aliases, ..asked }
+        }
+        None => asked,
+    })
 }
 
 struct OpenIdConfiguration {

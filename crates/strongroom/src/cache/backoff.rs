@@ -3,6 +3,8 @@
 //! A daemon that starts each second and is refused each time must not become a load. What is remembered belongs to
 //! one request: client, authority, scopes, claims and credential.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::UnixSeconds;
@@ -41,6 +43,9 @@ pub(crate) struct Refusal {
     /// The error, in a form that only who noted it understands. Without secrets.
     #[serde(default)]
     pub(crate) error: serde_json::Value,
+    /// Fields of later versions are kept.
+    #[serde(flatten)]
+    rest: BTreeMap<String, serde_json::Value>,
 }
 
 impl RefusalKind {
@@ -67,7 +72,8 @@ impl Refusal {
         let (first, longest) = kind.waits();
         let doubled = first << (count - 1).min(16);
         let wait = retry_after.unwrap_or(doubled.min(longest)).clamp(0, LONGEST);
-        Self { kind, until: now.plus(wait).get(), at: now.get(), count, error }
+        let until = now.plus(wait).get();
+        Self { kind, until, at: now.get(), count, error, rest: BTreeMap::new() }
     }
 
     /// Seconds that it still counts, `None` if it does not any more. One from the future was noted under another
@@ -75,6 +81,19 @@ impl Refusal {
     pub(crate) fn remaining(&self, now: UnixSeconds) -> Option<i64> {
         let left = UnixSeconds::new(self.until).since(now);
         (left > 0 && left <= LONGEST && now.since(UnixSeconds::new(self.at)) >= 0).then_some(left)
+    }
+
+    /// Whether this one counts from now on instead of `standing`: what the provider asked for holds as long as it said,
+    /// and slowness never hides a refusal.
+    pub(super) fn replaces(&self, standing: &Self, now: UnixSeconds) -> bool {
+        let counts = standing.remaining(now).is_some() && standing.until > self.until;
+        match standing.kind {
+            RefusalKind::RetryAfter => !counts,
+            RefusalKind::Outage | RefusalKind::Permanent => {
+                self.kind != RefusalKind::Slow || standing.remaining(now).is_none()
+            }
+            RefusalKind::Slow => true,
+        }
     }
 
     pub(super) fn is_worth_keeping(&self, now: UnixSeconds) -> bool {
@@ -118,6 +137,20 @@ mod tests {
         assert_eq!(refused(17).remaining(now), Some(17));
         assert_eq!(refused(0).remaining(now), None);
         assert_eq!(refused(i64::MAX).remaining(now), Some(3600));
+    }
+
+    #[test]
+    fn a_weaker_refusal_hides_no_stronger_one() {
+        let now = UnixSeconds::new(1000);
+        let refused = |kind, seconds| Refusal::new(kind, Some(seconds), serde_json::Value::Null, None, now);
+        let throttled = refused(RefusalKind::RetryAfter, 600);
+        for kind in [RefusalKind::Slow, RefusalKind::Outage, RefusalKind::Permanent] {
+            assert!(!refused(kind, 60).replaces(&throttled, now), "{kind:?}");
+            assert!(refused(kind, 60).replaces(&throttled, now.plus(600)), "{kind:?}");
+        }
+        assert!(!refused(RefusalKind::Slow, 60).replaces(&refused(RefusalKind::Permanent, 5), now));
+        assert!(refused(RefusalKind::Permanent, 60).replaces(&refused(RefusalKind::Outage, 60), now));
+        assert!(refused(RefusalKind::RetryAfter, 900).replaces(&throttled, now));
     }
 
     #[test]

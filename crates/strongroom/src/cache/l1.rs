@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, BuildHasherDefault, Hash, Hasher};
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 
 use super::sync::{AtomicBool, AtomicUsize, HashMap, Mutex};
 use crate::schema::{AccessToken, CredentialKey, Environments, canonical};
@@ -78,7 +78,9 @@ impl L1 {
             return;
         }
         // One writer at a time: the queue, the counter and the map change together.
-        let mut hand = self.hand.lock().unwrap_or_else(PoisonError::into_inner);
+        // Who finds another there does without: nothing depends on what is kept here, and in a forked child the other may
+        // not exist.
+        let Ok(mut hand) = self.hand.try_lock() else { return };
         let entries = self.entries.get_or_init(Entries::default).pin();
         let environment = canonical(&token.environment);
         let slot = Arc::new(Slot { token, environment, generation, bytes, used: AtomicBool::new(false) });

@@ -95,7 +95,7 @@ pub(super) async fn find(
 ) -> Result<Answer, Error> {
     let mut best = Best::new(now);
     // First, because what could not be stored is as a rule newer than what is stored.
-    for kept in cache.unsaved.candidates(|kept| request.looks_in(&kept.partition)) {
+    for kept in cache.unsaved.candidates(now, |kept| request.looks_in(&kept.partition)) {
         best.consider(kept.token, Tier::Memory, Some(kept.error), request);
     }
     match find_stored(cache, request, &mut best).await {
@@ -161,7 +161,7 @@ async fn find_stored(cache: &Inner, request: &AccessTokenRequest, best: &mut Bes
     }
     if stored.hit.is_none() {
         for (_, partition) in &request.places {
-            for record in store.list(partition).await? {
+            for record in store.list_for(partition, &request.scopes).await? {
                 stored.consider_record(record.credential, request);
             }
         }
@@ -194,7 +194,15 @@ pub(crate) struct Hit {
 pub(crate) struct Miss {
     pub(crate) reason: MissReason,
     /// The token that lasts longest of those that are in their margin or at their end.
-    pub(crate) fallback: Option<Arc<AccessToken>>,
+    pub(crate) fallback: Option<Fallback>,
+}
+
+/// A token that is served only if no better one is to be had.
+#[derive(Debug, Clone)]
+pub(crate) struct Fallback {
+    pub(crate) token: Arc<AccessToken>,
+    /// Why the token is in memory alone, if it could not be stored.
+    pub(crate) not_persisted: Option<Error>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -223,7 +231,7 @@ impl From<Answer> for Lookup {
 struct Best {
     now: UnixSeconds,
     hit: Option<Hit>,
-    fallback: Option<Arc<AccessToken>>,
+    fallback: Option<Fallback>,
     reason: MissReason,
 }
 
@@ -252,7 +260,7 @@ impl Best {
             }),
             Freshness::Margin | Freshness::Expired => {
                 self.reason = MissReason::Expired;
-                self.fall_back_to(token);
+                self.fall_back_to(Fallback { token, not_persisted });
             }
             Freshness::ClockSetBack => self.reason = MissReason::ClockSetBack,
         }
@@ -270,9 +278,9 @@ impl Best {
         }
     }
 
-    fn fall_back_to(&mut self, token: Arc<AccessToken>) {
-        if self.fallback.as_ref().is_none_or(|best| best.expires_on < token.expires_on) {
-            self.fallback = Some(token);
+    fn fall_back_to(&mut self, other: Fallback) {
+        if self.fallback.as_ref().is_none_or(|best| best.token.expires_on < other.token.expires_on) {
+            self.fallback = Some(other);
         }
     }
 
@@ -280,8 +288,8 @@ impl Best {
         if other.reason != MissReason::Absent {
             self.reason = other.reason;
         }
-        if let Some(token) = other.fallback {
-            self.fall_back_to(token);
+        if let Some(fallback) = other.fallback {
+            self.fall_back_to(fallback);
         }
         if let Some(hit) = other.hit {
             self.offer(hit);

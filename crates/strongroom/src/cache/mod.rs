@@ -27,7 +27,7 @@ pub(crate) use self::flight::Flights;
 use self::l1::L1;
 pub use self::lookup::{AccessTokenRequest, Lookup, MissReason};
 #[cfg_attr(not(feature = "client"), allow(unused_imports))]
-pub(crate) use self::lookup::{Answer, Hit, Miss};
+pub(crate) use self::lookup::{Answer, Fallback, Hit, Miss};
 use self::settle::Settling;
 pub(crate) use self::state::AuthorityRecord;
 use self::state::{Note, State};
@@ -44,7 +44,7 @@ pub(crate) use crate::store::{Lead, LeadGuard};
 use crate::time::{Clock, SystemClock, UnixSeconds};
 use crate::{Error, ErrorKind};
 
-/// Characters of a base64 hash, a little more than 16 bits.
+/// Characters of a base64 hash: 18 bits.
 #[cfg(feature = "client")]
 const SHOWN_OF_CREDENTIAL: usize = 3;
 
@@ -197,6 +197,7 @@ impl TokenCache {
         token: AccessToken,
         environments: &Environments,
     ) -> Result<(), Error> {
+        let began = self.now();
         // MSAL Go looks for nothing where it finds no AppMetadata, so it is written with every token.
         let app = AppMetadata {
             client_id: token.client_id.clone(),
@@ -217,7 +218,7 @@ impl TokenCache {
                 self.0.unsaved.forget(&key);
                 self.0.counters.stored(swept);
                 if self.0.is_shared {
-                    self.0.settling.wrote(token, environments, self.now());
+                    self.0.settling.wrote(&self.0.state, token, environments, began).await;
                 }
                 Ok(())
             }
@@ -268,9 +269,12 @@ impl TokenCache {
 
     async fn remove(&self, change: Change, client_id: Option<&str>) -> Result<usize, Error> {
         let now = self.now();
+        if let Some(client_id) = client_id.filter(|_| self.0.is_shared) {
+            tombstone::mark(&self.0.state, client_id, now).await;
+        }
         let Outcome::Applied { removed, .. } = self.0.store.apply(&change).await? else { return Ok(0) };
         if self.0.is_shared {
-            tombstone::bury(&self.0.state, &removed, client_id, now).await;
+            tombstone::bury(&self.0.state, &removed, now).await;
         }
         Ok(removed.len())
     }
@@ -312,7 +316,7 @@ impl TokenCache {
         self.0.store.lead(key, patience).await
     }
 
-    /// What a refusal of this request is known by. Of the secret only 16 bits count: enough to notice a corrected one,
+    /// What a refusal of this request is known by. Of the secret only 18 bits count: enough to notice a corrected one,
     /// too little to guess it from.
     pub(crate) async fn refusal_key(&self, request: &[&str], secret: &SecretString) -> String {
         let salt = self.0.state.salt().await;
@@ -387,7 +391,7 @@ impl TokenCacheBuilder {
             dialect: self.dialect,
             l1: L1::new(self.l1_bytes),
             unsaved: Unsaved::new(self.l1_bytes),
-            settling: Settling::default(),
+            settling: Settling::new(),
             counters: Counters::default(),
             flights: Flights::default(),
         }))

@@ -7,11 +7,12 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::state::{Note, State};
 use super::tombstone::Graveyard;
+use crate::platform::fork::PerProcess;
 use crate::schema::{AccessToken, Change, Credential, CredentialKey, Environments};
 use crate::store::{CredentialStore, Outcome};
 use crate::time::{Deadline, UnixSeconds};
@@ -23,15 +24,20 @@ const MEMORY: Duration = Duration::from_secs(30);
 const MOST_TIMES: u32 = 3;
 /// How many writes are remembered.
 const MOST: usize = 1024;
-/// A look-up waits no longer for the lock; the next one tries again.
+/// When what could not be set right is tried again, in milliseconds.
+const AGAIN: u64 = 1000;
+/// A look-up waits no longer for the lock.
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// What this process has written lately, and which state of the document was looked at.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Settling {
     /// The generation that was looked at, plus one; zero is none.
     settled: AtomicU64,
-    written: Mutex<VecDeque<Written>>,
+    /// When to look again at what could not be set right, in milliseconds; zero is not at all.
+    again: AtomicU64,
+    /// A forked child has written nothing.
+    written: PerProcess<Mutex<VecDeque<Written>>>,
     /// Their number, so that the usual case costs no lock.
     count: AtomicUsize,
 }
@@ -48,13 +54,38 @@ struct Written {
 }
 
 impl Settling {
-    /// Whether this generation of the store was looked at.
-    pub(super) fn has_seen(&self, generation: u64) -> bool {
-        self.settled.load(Ordering::Acquire) == generation.wrapping_add(1)
+    pub(super) fn new() -> Self {
+        Self {
+            settled: AtomicU64::new(0),
+            again: AtomicU64::new(0),
+            written: PerProcess::new(Mutex::default),
+            count: AtomicUsize::new(0),
+        }
     }
 
-    /// Remembers a token that was stored, to notice if it is lost.
-    pub(super) fn wrote(&self, token: AccessToken, environments: &Environments, now: UnixSeconds) {
+    /// Whether this generation of the store was looked at, and nothing is to be tried again now.
+    pub(super) fn has_seen(&self, generation: u64) -> bool {
+        if self.settled.load(Ordering::Acquire) != generation.wrapping_add(1) {
+            return false;
+        }
+        let again = self.again.load(Ordering::Relaxed);
+        again == 0 || milliseconds() < again
+    }
+
+    /// Remembers a token that was stored, to notice if it is lost. `began`: before the writing.
+    pub(super) async fn wrote(
+        &self,
+        state: &State,
+        token: AccessToken,
+        environments: &Environments,
+        began: UnixSeconds,
+    ) {
+        let credential = Credential::AccessToken(token.clone());
+        // A provider may hand out again what was removed before.
+        let graves = Graveyard::of(state, began).await.of_credential(&credential);
+        if !graves.is_empty() {
+            state.note(Note::Risen(graves), began).await;
+        }
         if !token.is_app_token() {
             // A user's sign-out must hold.
             return;
@@ -63,14 +94,21 @@ impl Settling {
         let environments = environments.clone();
         self.change(|written| {
             written.retain(|other| other.key != key && other.at.elapsed() < MEMORY);
-            written.push_back(Written { key, token, environments, at: Instant::now(), noted: now, times: 0 });
+            written.push_back(Written {
+                key,
+                token,
+                environments,
+                at: Instant::now(),
+                noted: began,
+                times: 0,
+            });
             let surplus = written.len().saturating_sub(MOST);
             written.drain(..surplus);
         });
     }
 
     /// Sets right what peers have made of the store's state `generation`. What cannot be set right, because somebody has
-    /// the lock or the store can only be read, is tried again when the store has changed again.
+    /// the lock or the store can only be read, is tried again a second later, or when the store has changed again.
     pub(super) async fn settle(
         &self,
         store: &dyn CredentialStore,
@@ -80,26 +118,28 @@ impl Settling {
     ) {
         // Noted first, and of what was read before anything is changed: what is written since is looked at next.
         self.settled.store(generation.wrapping_add(1), Ordering::Release);
-        let graveyard = Graveyard::of(state, now).await;
-        let buried = async {
-            if graveyard.is_empty() { Ok(()) } else { bury_again(store, state, graveyard.clone(), now).await }
-        };
-        if let Err(error) = buried.await {
-            tracing::debug!(%error, "what was removed before and is there again cannot be removed now");
-        }
-        let put_back = async {
-            for lost in self.lost(store, &graveyard).await? {
-                self.put_back(store, lost, now).await?;
+        // Also if the caller goes away in the middle.
+        self.again.store(milliseconds() + AGAIN, Ordering::Relaxed);
+        let settled = async {
+            let lost = self.lost(store).await?;
+            // Looked at after the loss was found: who removes a token says so before he does.
+            let graveyard = Graveyard::of(state, now).await;
+            if !graveyard.is_empty() {
+                bury_again(store, state, graveyard.clone(), now).await?;
             }
-            Ok::<_, Error>(())
+            let is_missed = |one: &Written| !graveyard.has_removal_since(&one.token.client_id, one.noted);
+            self.put_back(store, lost.into_iter().filter(is_missed).collect(), now).await
         };
-        if let Err(error) = put_back.await {
-            tracing::debug!(%error, "what another program erased cannot be put back now");
+        match settled.await {
+            Ok(()) => self.again.store(0, Ordering::Relaxed),
+            Err(error) => {
+                tracing::debug!(%error, "what another program did to the cache cannot be set right now")
+            }
         }
     }
 
-    /// The tokens that are not in the store any more, although nobody of ours has removed them.
-    async fn lost(&self, store: &dyn CredentialStore, graveyard: &Graveyard) -> Result<Vec<Written>, Error> {
+    /// The tokens that are not in the store any more.
+    async fn lost(&self, store: &dyn CredentialStore) -> Result<Vec<Written>, Error> {
         if self.count.load(Ordering::Acquire) == 0 {
             return Ok(Vec::new());
         }
@@ -111,30 +151,39 @@ impl Settling {
         };
         let mut lost = Vec::new();
         for one in written {
-            if store.get(&one.key).await?.is_none()
-                && !graveyard.has_removal_since(&one.token.client_id, one.noted)
-            {
+            if store.get(&one.key).await?.is_none() {
                 lost.push(one);
             }
         }
         Ok(lost)
     }
 
+    /// As few writes as can be: each is one more that a peer may not see.
     async fn put_back(
         &self,
         store: &dyn CredentialStore,
-        lost: Written,
+        mut lost: Vec<Written>,
         now: UnixSeconds,
     ) -> Result<(), Error> {
-        let change =
-            Change::new(now).only_existing().put_unless_answered(lost.token).environments(lost.environments);
-        apply_soon(store, &change).await?;
-        tracing::info!("another program erased a token from the cache; it was put back");
-        self.change(|written| {
-            if let Some(one) = written.iter_mut().find(|one| one.key == lost.key) {
-                one.times += 1;
-            }
-        });
+        while let Some(first) = lost.first() {
+            let environments = first.environments.clone();
+            let (those, others): (Vec<_>, Vec<_>) =
+                lost.into_iter().partition(|one| one.environments == environments);
+            lost = others;
+            let change = Change::new(now).only_existing().environments(environments);
+            let change =
+                those.iter().fold(change, |change, one| change.put_unless_answered(one.token.clone()));
+            apply_soon(store, &change).await?;
+            tracing::info!(
+                count = those.len(),
+                "another program erased tokens from the cache; they were put back"
+            );
+            self.change(|written| {
+                for one in written.iter_mut().filter(|one| those.iter().any(|put| put.key == one.key)) {
+                    one.times += 1;
+                }
+            });
+        }
         Ok(())
     }
 
@@ -150,8 +199,15 @@ impl Settling {
     }
 
     fn written(&self) -> MutexGuard<'_, VecDeque<Written>> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+        self.written.get().lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Milliseconds since this process first asked, at least one.
+fn milliseconds() -> u64 {
+    static STARTED: OnceLock<Instant> = OnceLock::new();
+    let since = STARTED.get_or_init(Instant::now).elapsed();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX - AGAIN).saturating_add(1)
 }
 
 /// Removes again what a peer wrote again.

@@ -5,7 +5,7 @@
 //! (but for tombstones), so a file that cannot be read or written is reported and otherwise ignored: what could not
 //! be written holds in this process all the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::backoff::Refusal;
 use super::tombstone::Tombstone;
 use crate::persistence::lock::{DocumentLock, LockPaths};
 use crate::persistence::{Fence, Location, Persistence, Revision, Saved};
+use crate::platform::fork::PerProcess;
 use crate::{Error, SecretBytes, UnixSeconds};
 
 /// How many authorities, refusals and tombstones are remembered; the oldest go first.
@@ -32,7 +33,8 @@ pub(super) struct State {
     file: Option<Box<dyn Persistence>>,
     /// The document's own: both are written by the same processes, and seldom this one.
     lock: LockPaths,
-    seen: Mutex<Seen>,
+    /// A forked child reads the file anew: another thread may have held this lock at the moment of the fork.
+    seen: PerProcess<Mutex<Seen>>,
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +52,7 @@ pub(super) struct Content {
     #[serde(default)]
     salt: String,
     #[serde(default)]
-    authorities: BTreeMap<String, AuthorityRecord>,
+    authorities: BTreeMap<String, Remembered<AuthorityRecord>>,
     /// By a hash of what was asked for. What a later version wrote differently is kept.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     refusals: BTreeMap<String, Remembered<Refusal>>,
@@ -118,18 +120,21 @@ impl Content {
     fn take(&mut self, note: &Note, now: UnixSeconds) {
         match note {
             Note::Authority(authority, record) => {
-                self.authorities.insert(authority.clone(), record.clone());
+                self.authorities.insert(authority.clone(), Remembered::Known(record.clone()));
             }
             Note::Refused(request, refusal) => {
-                self.refusals.insert(request.clone(), Remembered::Known(refusal.clone()));
+                let standing = self.refusals.get(request).and_then(Remembered::known);
+                if standing.is_none_or(|standing| refusal.replaces(standing, now)) {
+                    self.refusals.insert(request.clone(), Remembered::Known(refusal.clone()));
+                }
             }
             Note::Granted(request) => {
                 self.refusals.remove(request);
             }
             Note::Buried(tombstones) => {
-                let is_new =
-                    |standing: &Tombstone| !tombstones.iter().any(|new| new.is_for_the_same(standing));
-                self.tombstones.retain(|standing| standing.known().is_none_or(is_new));
+                let new: HashSet<_> = tombstones.iter().map(Tombstone::identity).collect();
+                let stays = |standing: &Tombstone| !new.contains(&standing.identity());
+                self.tombstones.retain(|standing| standing.known().is_none_or(stays));
                 self.tombstones.extend(tombstones.iter().cloned().map(Remembered::Known));
             }
             Note::Risen(tombstones) => {
@@ -139,7 +144,7 @@ impl Content {
         }
         self.refusals.retain(|_, refusal| refusal.known().is_none_or(|known| known.is_worth_keeping(now)));
         self.tombstones.retain(|tombstone| tombstone.known().is_none_or(|known| known.holds(now)));
-        keep_the_newest(&mut self.authorities, |record| record.fetched_at);
+        keep_the_newest(&mut self.authorities, |record| record.known().map_or(0, |known| known.fetched_at));
         keep_the_newest(&mut self.refusals, |refusal| refusal.known().map_or(0, Refusal::noted_at));
         let surplus = self.tombstones.len().saturating_sub(MOST_TOMBSTONES);
         self.tombstones.drain(..surplus);
@@ -172,11 +177,13 @@ impl State {
             Location::File(path) => Some(path.with_extension("lock")),
             Location::Item(_) | Location::Memory => None,
         });
-        Self { file, lock: LockPaths::ours(path), seen: Mutex::default() }
+        let mode = file.as_ref().map_or(0o600, |file| file.lock_mode());
+        Self { file, lock: LockPaths::ours(path, mode), seen: PerProcess::new(Mutex::default) }
     }
 
     pub(super) async fn authority(&self, authority: &str, now: UnixSeconds) -> Option<AuthorityRecord> {
-        self.read(now, |content| content.authorities.get(authority).cloned()).await
+        self.read(now, |content| content.authorities.get(authority).and_then(Remembered::known).cloned())
+            .await
     }
 
     /// What `look` finds in the newest content.
@@ -241,10 +248,9 @@ impl State {
     async fn write(&self, file: &dyn Persistence, now: UnixSeconds) -> Result<bool, Error> {
         let lock = DocumentLock::acquire(&self.lock, LOCK_TIMEOUT).await?;
         for _ in 0..8 {
-            // A file that cannot be understood is replaced: nothing in it is missed.
             let (mut content, revision) = match read(file).await {
                 Ok(read) => read,
-                Err(_) => (Content::default(), file.load().await?.revision),
+                Err(error) => (Content::default(), self.without_damage(file, &error).await?),
             };
             let notes = {
                 let seen = self.seen();
@@ -268,6 +274,18 @@ impl State {
         Ok(false)
     }
 
+    /// Moves a file that cannot be understood out of the way; where that cannot be done, it is replaced.
+    async fn without_damage(&self, file: &dyn Persistence, error: &Error) -> Result<Revision, Error> {
+        let revision = file.load().await?.revision;
+        match file.set_aside(&revision).await {
+            Ok(Some(kept)) => {
+                tracing::warn!(%error, kept, "what was remembered beside the cache is damaged; it was moved aside");
+                Ok(file.load().await?.revision)
+            }
+            Ok(None) | Err(_) => Ok(revision),
+        }
+    }
+
     fn saw(&self, mut content: Content, revision: Revision) {
         let mut seen = self.seen();
         if content.salt.is_empty() {
@@ -278,7 +296,7 @@ impl State {
     }
 
     fn seen(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+        self.seen.get().lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -3,7 +3,7 @@
 //! MSAL Node and Java keep in memory what others delete, and write it back. A tombstone recognises it by a salted
 //! hash of its secret, so a new sign-in, which brings new secrets, is not touched.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,8 @@ use crate::UnixSeconds;
 use crate::schema::{Credential, Partition};
 
 const LIFETIME: i64 = 90 * 86_400;
+/// How far another machine's clock may be ahead, in seconds.
+const SKEW: i64 = 300;
 
 /// Something that was removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,50 +32,77 @@ pub(crate) struct Tombstone {
     client_id: Option<String>,
     /// Unix seconds.
     at: i64,
+    /// Until when it holds, where that is less than [`LIFETIME`]: an access token needs none beyond its own end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    until: Option<i64>,
+    /// Fields of later versions are kept.
+    #[serde(flatten)]
+    rest: BTreeMap<String, serde_json::Value>,
 }
 
 impl Tombstone {
-    pub(super) fn holds(&self, now: UnixSeconds) -> bool {
-        now.since(UnixSeconds::new(self.at)) < LIFETIME
+    fn new(now: UnixSeconds) -> Self {
+        Self {
+            partition: String::new(),
+            secret: None,
+            home_account_id: None,
+            client_id: None,
+            at: now.get(),
+            until: None,
+            rest: BTreeMap::new(),
+        }
     }
 
-    pub(super) fn is_for_the_same(&self, other: &Self) -> bool {
-        let identity = |one: &Self| {
-            (one.partition.clone(), one.secret.clone(), one.home_account_id.clone(), one.client_id.clone())
-        };
-        identity(self) == identity(other)
+    /// One from the future was made under another clock.
+    pub(super) fn holds(&self, now: UnixSeconds) -> bool {
+        let age = now.since(UnixSeconds::new(self.at));
+        (-SKEW..LIFETIME).contains(&age) && self.until.is_none_or(|until| now.get() < until)
+    }
+
+    /// What is removed, whenever that was.
+    pub(super) fn identity(&self) -> (&str, Option<&str>, Option<&str>, Option<&str>) {
+        (&self.partition, self.secret.as_deref(), self.home_account_id.as_deref(), self.client_id.as_deref())
     }
 }
 
-/// Notes that these were removed, and, of an application's own tokens, that all of them were.
-pub(super) async fn bury(state: &State, removed: &[Credential], client_id: Option<&str>, now: UnixSeconds) {
-    let salt = state.salt().await;
-    let blank = Tombstone {
-        partition: String::new(),
-        secret: None,
-        home_account_id: None,
-        client_id: None,
-        at: now.get(),
-    };
-    let buried = removed.iter().filter_map(|credential| {
-        let partition = Partition::of(credential).as_str().to_owned();
-        match credential {
-            Credential::Account(account) => Some(Tombstone {
-                partition,
-                home_account_id: Some(account.home_account_id.clone()),
-                ..blank.clone()
-            }),
-            _ => {
-                let secret = Some(hash(&salt, secret_of(credential)?));
-                Some(Tombstone { partition, secret, ..blank.clone() })
-            }
+/// Notes that an application's own tokens are being removed. Before they are, so that whoever finds one gone and might
+/// put it back is told.
+pub(super) async fn mark(state: &State, client_id: &str, now: UnixSeconds) {
+    let marker = Tombstone { client_id: Some(client_id.to_owned()), ..Tombstone::new(now) };
+    state.note(Note::Buried(vec![marker]), now).await;
+}
+
+/// Notes that these were removed.
+pub(super) async fn bury(state: &State, removed: &[Credential], now: UnixSeconds) {
+    // Whoever writes the file first decides on its salt; what was hashed with another is hashed again.
+    for _ in 0..3 {
+        let salt = state.salt().await;
+        let tombstones: Vec<Tombstone> =
+            removed.iter().filter_map(|credential| tombstone(credential, &salt, now)).collect();
+        if !tombstones.is_empty() {
+            state.note(Note::Buried(tombstones), now).await;
         }
-    });
-    let marker = client_id.map(|id| Tombstone { client_id: Some(id.to_owned()), ..blank.clone() });
-    let tombstones: Vec<Tombstone> = buried.chain(marker).collect();
-    if !tombstones.is_empty() {
-        state.note(Note::Buried(tombstones), now).await;
+        if state.salt().await == salt {
+            break;
+        }
     }
+}
+
+fn tombstone(credential: &Credential, salt: &str, now: UnixSeconds) -> Option<Tombstone> {
+    let blank = Tombstone { partition: Partition::of(credential).as_str().to_owned(), ..Tombstone::new(now) };
+    Some(match credential {
+        Credential::Account(account) => {
+            Tombstone { home_account_id: Some(account.home_account_id.clone()), ..blank }
+        }
+        _ => Tombstone {
+            secret: Some(hash(salt, secret_of(credential)?)),
+            until: match credential {
+                Credential::AccessToken(token) => Some(token.ends().get()),
+                _ => None,
+            },
+            ..blank
+        },
+    })
 }
 
 /// What was removed and must not come back.
@@ -127,6 +156,13 @@ impl Graveyard {
             tombstone.client_id.as_ref().is_some_and(|id| id.eq_ignore_ascii_case(client_id))
                 && UnixSeconds::new(tombstone.at).since(since) >= 0
         })
+    }
+
+    /// The tombstones of this very credential.
+    pub(super) fn of_credential(&self, credential: &Credential) -> Vec<Tombstone> {
+        let Some(secret) = secret_of(credential).filter(|_| !self.is_empty()) else { return Vec::new() };
+        let hash = hash(&self.salt, secret);
+        self.tombstones.iter().filter(|tombstone| tombstone.secret.as_ref() == Some(&hash)).cloned().collect()
     }
 
     /// The accounts that were removed.

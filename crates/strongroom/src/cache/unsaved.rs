@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::l1::weight;
 use crate::Error;
+use crate::platform::fork::PerProcess;
 use crate::schema::{AccessToken, CredentialKey, Partition};
 use crate::time::UnixSeconds;
 
@@ -19,7 +20,8 @@ pub(super) struct Unsaved {
     bound: usize,
     /// The number of tokens, so that the usual case costs no lock.
     count: AtomicUsize,
-    tokens: Mutex<VecDeque<Kept>>,
+    /// A forked child has none: another thread may have held this lock at the moment of the fork.
+    tokens: PerProcess<Mutex<VecDeque<Kept>>>,
 }
 
 #[derive(Debug, Clone)]
@@ -34,7 +36,7 @@ pub(super) struct Kept {
 impl Unsaved {
     /// Keeps at most `bound` bytes; the oldest go first.
     pub(super) fn new(bound: usize) -> Self {
-        Self { bound, count: AtomicUsize::new(0), tokens: Mutex::default() }
+        Self { bound, count: AtomicUsize::new(0), tokens: PerProcess::new(Mutex::default) }
     }
 
     pub(super) fn keep(&self, token: AccessToken, error: Error, now: UnixSeconds) {
@@ -78,16 +80,17 @@ impl Unsaved {
     }
 
     /// Those that may answer a request, the newest first.
-    pub(super) fn candidates(&self, wanted: impl Fn(&Kept) -> bool) -> Vec<Kept> {
+    pub(super) fn candidates(&self, now: UnixSeconds, wanted: impl Fn(&Kept) -> bool) -> Vec<Kept> {
         if self.is_empty() {
             return Vec::new();
         }
-        let tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        self.change(|tokens| tokens.retain(|kept| kept.token.ends() > now));
+        let tokens = self.tokens.get().lock().unwrap_or_else(PoisonError::into_inner);
         tokens.iter().rev().filter(|kept| wanted(kept)).cloned().collect()
     }
 
     fn change(&self, change: impl FnOnce(&mut VecDeque<Kept>)) {
-        let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut tokens = self.tokens.get().lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut tokens);
         self.count.store(tokens.len(), Ordering::Release);
     }

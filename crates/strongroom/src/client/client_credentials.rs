@@ -12,7 +12,7 @@ use super::confidential::{ConfidentialClientApplication, ConfigurationError, Sha
 use super::fetch::{Fetch, Need};
 use super::prepared::Prepared;
 use super::result::{AuthenticationResult, TokenSource};
-use crate::cache::{AccessTokenRequest, Answer, Hit, MissReason};
+use crate::cache::{AccessTokenRequest, Answer, Fallback, Hit, MissReason};
 use crate::schema::{AccessToken, Scopes};
 use crate::wait::BoxFuture;
 use crate::{Error, block_on};
@@ -188,9 +188,9 @@ impl Shared {
         AuthenticationResult::new(hit.token, TokenSource::Cache, self.cache.now(), hit.not_persisted)
     }
 
-    pub(super) fn served_stale(&self, token: Arc<AccessToken>) -> AuthenticationResult {
+    pub(super) fn served_stale(&self, fallback: Fallback) -> AuthenticationResult {
         self.cache.counters().served_stale();
-        AuthenticationResult::stale(token, self.cache.now())
+        AuthenticationResult::stale(fallback.token, self.cache.now(), fallback.not_persisted)
     }
 
     /// Whether a token beyond its end may be served while the provider is not to be had.

@@ -139,9 +139,8 @@ impl ConfidentialClientApplication {
         self.0.cache.remove_tokens_for_client(&self.0.client_id, &environments).await
     }
 
-    /// Waits for the renewals that run in the background ([`Renewal::Background`]). To be called before the process
-    /// ends; what is abandoned then costs a request, nothing else. It takes as long as a request may take
-    /// ([`timeout`](ConfidentialClientApplicationBuilder::timeout)).
+    /// Waits for the renewals that are under way in the background now ([`Renewal::Background`]). To be called before
+    /// the process ends; what is abandoned then costs a request, nothing else. It takes as long as a request may take ([`timeout`](ConfidentialClientApplicationBuilder::timeout)) and the lock of the cache.
     pub async fn shutdown(&self) {
         self.0.renewals.ended().await;
     }

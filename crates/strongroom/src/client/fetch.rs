@@ -78,12 +78,21 @@ impl Fetch {
     pub(super) async fn join(&self, need: Need) -> Result<AuthenticationResult, Error> {
         let cache = &self.shared.cache;
         // Nobody waits longer for another in this process than that one may wait for the host and for the provider.
-        let patience = self.shared.timeout + LONGEST_WAIT;
+        let patience = self.shared.timeout.saturating_add(LONGEST_WAIT);
         let fetch = || async {
             let fetched = self.fetch(need, LONGEST_WAIT).await?;
             Ok(fetched.expect("only who has no patience is told that another is busy"))
         };
-        let (outcome, was_shared) = cache.flights().join(&self.flight, patience, fetch).await;
+        // Who has a token asks once and gives way to a provider that was slow; who has none must not share that.
+        let margin;
+        let flight = match need {
+            Need::Missing(_) => &self.flight,
+            Need::Margin | Need::Refresh => {
+                margin = format!("{} margin", self.flight);
+                &margin
+            }
+        };
+        let (outcome, was_shared) = cache.flights().join(flight, patience, fetch).await;
         let counters = cache.counters();
         match &outcome {
             _ if was_shared => counters.shared(),

@@ -17,8 +17,12 @@ pub(super) fn kind_of(error: &Error) -> Option<(RefusalKind, Option<i64>)> {
         let seconds = i64::try_from(wait.as_secs()).unwrap_or(i64::MAX);
         return Some((RefusalKind::RetryAfter, Some(seconds)));
     }
+    // What is no provider's error message came from a proxy or a sign-in page on the way.
+    let is_foreign =
+        error.service().is_some_and(|service| service.error == "http_error" || service.status == 408);
     let kind = match (error.kind(), error.service().map(ServiceError::class)) {
         (_, Some(ServiceErrorClass::Transient)) => RefusalKind::Outage,
+        _ if is_foreign => RefusalKind::Outage,
         (ErrorKind::IdentityProvider, _) => RefusalKind::Permanent,
         (ErrorKind::Network, _) if error.code() == "timed_out" => RefusalKind::Slow,
         (ErrorKind::Network, _) => RefusalKind::Outage,
@@ -29,14 +33,27 @@ pub(super) fn kind_of(error: &Error) -> Option<(RefusalKind, Option<i64>)> {
 
 /// The error as it is kept in the state file.
 pub(super) fn record(error: &Error) -> serde_json::Value {
+    let short = |text: &Option<String>| text.as_deref().map(|text| truncated(text).to_owned());
+    let service = error.service().map(|service| ServiceError {
+        error_description: short(&service.error_description),
+        claims: short(&service.claims),
+        ..service.clone()
+    });
     let record = Record {
         of_network: error.kind() == ErrorKind::Network,
         code: error.code().into(),
-        message: error.to_string().into(),
+        message: truncated(&error.to_string()).to_owned().into(),
         remedy: error.remedy(),
-        service: error.service().map(Cow::Borrowed),
+        service,
     };
     serde_json::to_value(record).unwrap_or_default()
+}
+
+/// A text that is kept: its beginning.
+fn truncated(text: &str) -> &str {
+    const LONGEST: usize = 2048;
+    let end = (0..=LONGEST.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
+    &text[..end.unwrap_or(0)]
 }
 
 /// A refusal that is remembered: as its first, but for the words that say so.
@@ -62,7 +79,7 @@ struct Record<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     remedy: Option<Cow<'a, str>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    service: Option<Cow<'a, ServiceError>>,
+    service: Option<ServiceError>,
 }
 
 impl Remembered {
@@ -75,7 +92,7 @@ impl Remembered {
             service: None,
         });
         let seconds = refusal.remaining(now).unwrap_or(0).unsigned_abs();
-        let mut service = record.service.map(Cow::into_owned);
+        let mut service = record.service;
         if let Some(service) = &mut service {
             service.retry_after = service.retry_after.map(|_| Duration::from_secs(seconds));
         }

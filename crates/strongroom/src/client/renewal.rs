@@ -11,15 +11,19 @@ use tokio::sync::{oneshot, watch};
 
 use super::fetch::{Fetch, Need};
 use super::result::AuthenticationResult;
-use crate::cache::{Hit, Miss};
-use crate::platform::fork;
+use crate::cache::{Fallback, Hit, Miss};
+use crate::platform::fork::{self, PerProcess};
 use crate::time::{Deadline, UnixSeconds};
 use crate::{Error, ErrorKind, oauth, wait};
 
 /// How long a caller waits for a newer token within the margin.
 const MARGIN_PATIENCE: Duration = Duration::from_secs(1);
+/// How long a caller who has waited enough waits for that to be noted for others.
+const NOTE_PATIENCE: Duration = Duration::from_millis(100);
 /// How long a renewal that came to nothing is not tried again by this process, in seconds, at least.
 const PAUSE: i64 = 5;
+/// How many tokens it is noted of that they are not renewed for a while.
+const MOST_NOTED: usize = 4096;
 /// How many renewals run behind their callers at the same time.
 const MOST: usize = 32;
 
@@ -43,72 +47,71 @@ pub enum Renewal {
 #[derive(Debug)]
 pub(super) struct Renewals {
     policy: Renewal,
-    state: Mutex<State>,
-    running: watch::Sender<usize>,
+    /// A forked child has none of the tasks that its parent had.
+    own: PerProcess<Own>,
 }
 
 #[derive(Debug)]
-struct State {
-    /// A forked child has none of the tasks that its parent had.
-    generation: u32,
-    /// By flight: under way, or not to be tried again before.
-    tokens: HashMap<String, Standing>,
+struct Own {
+    state: Mutex<State>,
+    ended: watch::Sender<()>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Standing {
-    UnderWay,
-    NotBefore(UnixSeconds),
+#[derive(Debug, Default)]
+struct State {
+    /// How many have begun.
+    begun: u64,
+    /// By flight: the so-and-so-manyth that has begun.
+    under_way: HashMap<String, u64>,
+    /// By flight: when to try again what came to nothing.
+    not_before: HashMap<String, UnixSeconds>,
 }
 
 impl Renewals {
     pub(super) fn new(policy: Renewal) -> Self {
-        let state = State { generation: fork::generation(), tokens: HashMap::new() };
-        Self { policy, state: Mutex::new(state), running: watch::Sender::new(0) }
+        let own = || Own { state: Mutex::default(), ended: watch::Sender::new(()) };
+        Self { policy, own: PerProcess::new(own) }
     }
 
-    /// Waits until nothing is under way.
+    /// Waits until all that are under way now have ended.
     pub(super) async fn ended(&self) {
-        drop(self.state());
+        let last = self.state().begun;
         // The sender lives as long as this.
-        let _ = self.running.subscribe().wait_for(|running| *running == 0).await;
+        let mut ended = self.own.get().ended.subscribe();
+        let _ = ended.wait_for(|()| self.state().under_way.values().all(|nth| *nth > last)).await;
     }
 
     /// Whether a renewal that came to nothing is recent.
     fn is_deferred(&self, flight: &str, now: UnixSeconds) -> bool {
-        matches!(self.state().tokens.get(flight), Some(Standing::NotBefore(then)) if *then > now)
+        self.state().not_before.get(flight).is_some_and(|then| *then > now)
     }
 
     fn defer(&self, flight: &str, until: UnixSeconds) {
-        self.state().tokens.insert(flight.to_owned(), Standing::NotBefore(until));
+        let mut state = self.state();
+        if state.not_before.len() >= MOST_NOTED {
+            // Nothing but a look at the state file depends on what is noted here.
+            state.not_before.clear();
+        }
+        state.not_before.insert(flight.to_owned(), until);
     }
 
     /// Begins a renewal, unless it is under way, was in vain a moment ago, or too many are.
     fn begin(self: &Arc<Self>, flight: &str, now: UnixSeconds) -> Option<UnderWay> {
         let mut state = self.state();
-        match state.tokens.get(flight) {
-            Some(Standing::UnderWay) => return None,
-            Some(Standing::NotBefore(then)) if *then > now => return None,
-            _ => {}
-        }
-        state.tokens.retain(|_, standing| {
-            *standing == Standing::UnderWay || matches!(standing, Standing::NotBefore(then) if *then > now)
-        });
-        if state.tokens.values().filter(|standing| **standing == Standing::UnderWay).count() >= MOST {
+        let is_deferred = state.not_before.get(flight).is_some_and(|then| *then > now);
+        if is_deferred || state.under_way.contains_key(flight) || state.under_way.len() >= MOST {
             return None;
         }
-        state.tokens.insert(flight.to_owned(), Standing::UnderWay);
-        self.running.send_modify(|running| *running += 1);
-        Some(UnderWay { renewals: Arc::clone(self), flight: flight.to_owned(), generation: state.generation })
+        state.not_before.remove(flight);
+        state.begun += 1;
+        let nth = state.begun;
+        state.under_way.insert(flight.to_owned(), nth);
+        let (renewals, flight) = (Arc::clone(self), flight.to_owned());
+        Some(UnderWay { renewals, flight, generation: fork::generation() })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.generation != fork::generation() {
-            *state = State { generation: fork::generation(), tokens: HashMap::new() };
-            self.running.send_replace(0);
-        }
-        state
+        self.own.get().state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -121,14 +124,10 @@ struct UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        let mut state = self.renewals.state();
-        if state.generation != self.generation {
-            return;
+        if self.generation == fork::generation() {
+            self.renewals.state().under_way.remove(&self.flight);
+            self.renewals.own.get().ended.send_replace(());
         }
-        if state.tokens.get(&self.flight) == Some(&Standing::UnderWay) {
-            state.tokens.remove(&self.flight);
-        }
-        self.renewals.running.send_modify(|running| *running -= 1);
     }
 }
 
@@ -165,20 +164,14 @@ impl Fetch {
     /// within a second.
     pub(super) async fn renewed_or_stale(self: Arc<Self>, miss: Miss) -> Result<AuthenticationResult, Error> {
         let now = self.shared.cache.now();
-        let Some(token) = miss.fallback else { return self.join(Need::Missing(miss.reason)).await };
-        if token.expires_on <= now {
-            let outcome = self.join(Need::Missing(miss.reason)).await;
-            return match outcome {
-                Err(error) if error.kind() == ErrorKind::Network && self.shared.serves_extended(&token) => {
-                    tracing::warn!(%error, "an expired token is served: the identity provider is not to be had");
-                    Ok(self.shared.served_stale(token))
-                }
-                outcome => outcome,
-            };
+        let missing = Need::Missing(miss.reason);
+        let Some(fallback) = miss.fallback else { return self.join(missing).await };
+        if fallback.token.expires_on <= now {
+            return self.joined_or_extended(missing, fallback).await;
         }
         let renewals = Arc::clone(&self.shared.renewals);
         if renewals.is_deferred(self.flight(), now) {
-            return Ok(self.shared.served_stale(token));
+            return Ok(self.shared.served_stale(fallback));
         }
         match wait::until(Deadline::after(MARGIN_PATIENCE), Arc::clone(&self).join_behind()).await {
             Some(Ok(result)) => return Ok(result),
@@ -189,11 +182,32 @@ impl Fetch {
             }
             None => {
                 tracing::warn!("renewing a token near its end takes long; it is served while it lasts");
-                self.defer().await;
                 renewals.defer(self.flight(), now.plus(PAUSE));
+                wait::until(Deadline::after(NOTE_PATIENCE), self.defer()).await;
             }
         }
-        Ok(self.shared.served_stale(token))
+        if fallback.token.expires_on <= self.shared.cache.now() {
+            // It has ended meanwhile.
+            return self.joined_or_extended(missing, fallback).await;
+        }
+        Ok(self.shared.served_stale(fallback))
+    }
+
+    /// A new token, or one beyond its end if that was asked for and the provider is not to be had.
+    async fn joined_or_extended(
+        &self,
+        need: Need,
+        fallback: Fallback,
+    ) -> Result<AuthenticationResult, Error> {
+        match self.join(need).await {
+            Err(error)
+                if error.kind() == ErrorKind::Network && self.shared.serves_extended(&fallback.token) =>
+            {
+                tracing::warn!(%error, "an expired token is served: the identity provider is not to be had");
+                Ok(self.shared.served_stale(fallback))
+            }
+            outcome => outcome,
+        }
     }
 
     /// Joins the flight; where this process lives on, behind the caller, so that the request outlives its patience.
@@ -228,7 +242,7 @@ impl Fetch {
             }
             None => {
                 tracing::warn!("renewing a token that is still good takes too long; the old one is served");
-                self.defer().await;
+                wait::until(Deadline::after(NOTE_PATIENCE), self.defer()).await;
                 None
             }
         }

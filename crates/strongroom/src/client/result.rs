@@ -39,8 +39,8 @@ impl AuthenticationResult {
     }
 
     /// A token near or at its end, served because no newer one was to be had.
-    pub(super) fn stale(token: Arc<AccessToken>, now: UnixSeconds) -> Self {
-        Self { stale: true, ..Self::new(token, TokenSource::Cache, now, None) }
+    pub(super) fn stale(token: Arc<AccessToken>, now: UnixSeconds, not_persisted: Option<Error>) -> Self {
+        Self { stale: true, ..Self::new(token, TokenSource::Cache, now, not_persisted) }
     }
 
     /// The access token. Not copied from the cache.

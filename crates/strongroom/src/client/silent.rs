@@ -62,7 +62,9 @@ impl AcquireTokenSilent {
         Ok(match answer {
             Answer::Hit(hit) if !hit.refresh_due => Some(shared.served(hit)),
             Answer::Hit(hit) => Some(fetch(shared)?.served_and_renewed(hit).await),
-            Answer::Miss(miss) if miss.fallback.as_ref().is_some_and(|token| token.expires_on > now) => {
+            Answer::Miss(miss)
+                if miss.fallback.as_ref().is_some_and(|fallback| fallback.token.expires_on > now) =>
+            {
                 Some(fetch(shared)?.renewed_or_stale(miss).await?)
             }
             Answer::Miss(_) => None,

@@ -96,7 +96,7 @@ impl ServiceError {
                 status,
                 error: shown(wire.error.unwrap_or_default()),
                 error_description: wire.error_description.map(shown),
-                error_codes: wire.error_codes,
+                error_codes: wire.error_codes.into_iter().take(MOST_CODES).collect(),
                 suberror: wire.suberror.map(shown),
                 claims: wire.claims.map(shown),
                 correlation_id: wire.correlation_id.map(shown),
@@ -192,6 +192,9 @@ fn printable(mut text: String) -> String {
     }
     text
 }
+
+/// More codes than that are not a provider's.
+const MOST_CODES: usize = 16;
 
 /// Longer texts are cut: an error is printed and logged.
 fn bounded(mut text: String) -> String {

@@ -7,7 +7,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -32,7 +32,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 pub struct HttpTransport {
     extra_roots: Vec<CertificateDer<'static>>,
     /// Of each process its own: a forked child shares its parent's connections, so it must never speak on one.
-    client: PerProcess<OnceLock<Result<reqwest::Client, TransportError>>>,
+    client: PerProcess<OnceLock<reqwest::Client>>,
 }
 
 impl HttpTransport {
@@ -62,7 +62,13 @@ impl HttpTransport {
     }
 
     fn client(&self) -> Result<reqwest::Client, TransportError> {
-        self.client.get().get_or_init(|| build_client(&self.extra_roots)).clone()
+        // A failure is not kept: what was in the way may be gone at the next request.
+        let client = self.client.get();
+        if let Some(client) = client.get() {
+            return Ok(client.clone());
+        }
+        let built = build_client(&self.extra_roots)?;
+        Ok(client.get_or_init(|| built).clone())
     }
 }
 
@@ -149,16 +155,22 @@ impl AsRef<[u8]> for Body {
 /// The runtime that requests run on: one thread, started at first need, for the rest of the process's life. A
 /// forked child does not have that thread and starts its own.
 fn runtime() -> Result<&'static Runtime, TransportError> {
-    static RUNTIME: PerProcess<OnceLock<Result<Runtime, TransportError>>> = PerProcess::new(OnceLock::new);
-    let runtime = RUNTIME.get().get_or_init(|| {
-        tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .thread_name("strongroom-http")
-            .enable_all()
-            .build()
-            .map_err(|error| TransportError::Setup { reason: format!("no thread for requests: {error}") })
-    });
-    runtime.as_ref().map_err(Clone::clone)
+    static RUNTIME: PerProcess<OnceLock<Runtime>> = PerProcess::new(OnceLock::new);
+    static STARTING: PerProcess<Mutex<()>> = PerProcess::new(Mutex::default);
+    // One at a time, and a failure is not kept.
+    let starting = STARTING.get().lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(runtime) = RUNTIME.get().get() {
+        return Ok(runtime);
+    }
+    let started = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("strongroom-http")
+        .enable_all()
+        .build()
+        .map_err(|error| TransportError::Setup { reason: format!("no thread for requests: {error}") })?;
+    let runtime = RUNTIME.get().get_or_init(|| started);
+    drop(starting);
+    Ok(runtime)
 }
 
 /// Runs a future behind its caller; `false` if no thread is to be had for it.

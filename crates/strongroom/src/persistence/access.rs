@@ -4,6 +4,7 @@
 use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use super::PersistenceError;
 
@@ -121,11 +122,17 @@ pub(super) fn require_owner(path: &Path, found: &Metadata, mode: u32) -> Result<
     }
 }
 
-/// Takes away the permissions that a file of ours has beyond `mode`. Says which it had, if any were taken.
-pub(super) fn tighten(file: &File, found: &Metadata, mode: u32) -> io::Result<Option<u32>> {
-    let Some(has) = wider(found, mode) else { return Ok(None) };
-    set_mode(file, has & mode)?;
-    Ok(Some(has))
+/// Refuses to take the word of a file that another user but root has written, unless a group shares it. Whoever may
+/// create files where a cache is expected could else hand us tokens of his own.
+pub(super) fn require_trusted_owner(
+    path: &Path,
+    found: &Metadata,
+    mode: u32,
+) -> Result<(), PersistenceError> {
+    match foreign_owner(found) {
+        Some((0, _)) => Ok(()),
+        _ => require_owner(path, found, mode),
+    }
 }
 
 /// Follows symbolic links of this user from `location` to the path of the file itself.
@@ -187,21 +194,23 @@ pub(super) fn is_link_error(error: &io::Error) -> bool {
     }
 }
 
-/// Creates a new file for reading and writing, never an existing one, with exactly this mode.
-pub(super) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
-    let mut options = cautious_options();
-    options.read(true).write(true).create_new(true);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::OpenOptionsExt as _;
-        options.mode(mode);
+/// Does what others may be in the way of for a moment: again and again for about a second, while the error may mean
+/// no more than that. Blocks the thread meanwhile, as a slow disk would.
+pub(super) fn despite_others<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    const PATIENCE: Duration = Duration::from_secs(1);
+    const LONGEST_PAUSE: Duration = Duration::from_millis(50);
+
+    let began = Instant::now();
+    let mut pause = Duration::from_millis(1);
+    loop {
+        match attempt() {
+            Err(error) if may_pass(&error).is_some_and(|long| began.elapsed() < long.min(PATIENCE)) => {
+                std::thread::sleep(pause);
+                pause = LONGEST_PAUSE.min(2 * pause);
+            }
+            result => return result,
+        }
     }
-    let file = options.open(path)?;
-    if is_shared(mode) {
-        // The umask may have taken the group's bits.
-        set_mode(&file, mode)?;
-    }
-    Ok(file)
 }
 
 /// Which file a path or a descriptor names: device and inode.
@@ -213,14 +222,34 @@ pub(super) struct FileId {
 
 #[cfg(unix)]
 mod platform {
-    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 
     use super::*;
 
     impl FileId {
-        pub(in super::super) fn of(found: &Metadata) -> Self {
+        pub(in super::super) fn of(file: &File) -> io::Result<Self> {
+            file.metadata().map(|found| Self::of_metadata(&found))
+        }
+
+        /// Of what the path itself names, a link perhaps.
+        pub(in super::super) fn at(path: &Path) -> io::Result<Self> {
+            path.symlink_metadata().map(|found| Self::of_metadata(&found))
+        }
+
+        fn of_metadata(found: &Metadata) -> Self {
             Self { device: found.dev(), inode: found.ino() }
         }
+    }
+
+    /// Creates a new file for reading and writing, never an existing one, with exactly this mode.
+    pub(in super::super) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+        let mut options = cautious_options();
+        let file = options.read(true).write(true).create_new(true).mode(mode).open(path)?;
+        if is_shared(mode) {
+            // The umask may have taken the group's bits.
+            set_mode(&file, mode)?;
+        }
+        Ok(file)
     }
 
     /// The owner of a file and the user of this process, if they differ.
@@ -229,14 +258,29 @@ mod platform {
         (found.uid() != user).then_some((found.uid(), user))
     }
 
-    pub(in super::super) fn set_mode(file: &File, mode: u32) -> io::Result<()> {
-        file.set_permissions(std::fs::Permissions::from_mode(mode))
+    /// The permissions of a file of ours in words, if they are wider than `mode`.
+    pub(in super::super) fn wider(_: &File, found: &Metadata, mode: u32) -> Option<String> {
+        wider_mode(found, mode).map(in_words)
     }
 
-    /// The permissions of a file of ours, if they are wider than `mode`.
-    pub(in super::super) fn wider(found: &Metadata, mode: u32) -> Option<u32> {
+    /// Takes away the permissions that a file of ours has beyond `mode`. Says which it had, if any were taken.
+    pub(in super::super) fn tighten(file: &File, found: &Metadata, mode: u32) -> io::Result<Option<String>> {
+        let Some(has) = wider_mode(found, mode) else { return Ok(None) };
+        set_mode(file, has & mode)?;
+        Ok(Some(in_words(has)))
+    }
+
+    fn wider_mode(found: &Metadata, mode: u32) -> Option<u32> {
         let has = found.mode() & 0o7777;
         (has & !mode != 0 && foreign_owner(found).is_none()).then_some(has)
+    }
+
+    fn in_words(mode: u32) -> String {
+        format!("mode {mode:04o}")
+    }
+
+    fn set_mode(file: &File, mode: u32) -> io::Result<()> {
+        file.set_permissions(std::fs::Permissions::from_mode(mode))
     }
 
     pub(in super::super) fn create_directory(path: &Path, mode: u32) -> io::Result<()> {
@@ -278,6 +322,12 @@ mod platform {
         rustix::fs::fchown(file, None, Some(rustix::fs::Gid::from_raw(old.gid()))).map_err(io::Error::from)
     }
 
+    /// For how long this error may mean no more than that others are at the file: here a file can always be used
+    /// by many.
+    pub(in super::super) fn may_pass(_: &io::Error) -> Option<Duration> {
+        None
+    }
+
     /// Whether a process of this number runs on this host. In doubt it does.
     pub(in super::super) fn is_alive(pid: u32) -> bool {
         let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
@@ -285,46 +335,164 @@ mod platform {
     }
 }
 
-#[cfg(not(unix))]
+#[cfg(windows)]
 mod platform {
+    use std::os::windows::fs::OpenOptionsExt as _;
+
+    use windows_sys::Win32::Foundation::{
+        ERROR_ACCESS_DENIED, ERROR_LOCK_VIOLATION, ERROR_SHARING_VIOLATION,
+    };
+    use windows_sys::Win32::Storage::FileSystem::{
+        FILE_FLAG_BACKUP_SEMANTICS, FILE_FLAG_OPEN_REPARSE_POINT, FILE_READ_ATTRIBUTES,
+    };
+
     use super::*;
+    pub(in super::super) use crate::platform::windows::process::is_alive;
+    use crate::platform::windows::{access_list, file};
 
     impl FileId {
-        /// The standard library knows no stable identity of a file here: every path names what it named before.
-        pub(in super::super) fn of(_found: &Metadata) -> Self {
-            Self { device: 0, inode: 0 }
+        pub(in super::super) fn of(file: &File) -> io::Result<Self> {
+            file::identity(file).map(|(device, inode)| Self { device, inode })
+        }
+
+        /// Of what the path itself names, a link perhaps.
+        pub(in super::super) fn at(path: &Path) -> io::Result<Self> {
+            let mut options = OpenOptions::new();
+            // Stands in nobody's way, whatever others do with the file.
+            options.access_mode(FILE_READ_ATTRIBUTES);
+            options.custom_flags(FILE_FLAG_OPEN_REPARSE_POINT | FILE_FLAG_BACKUP_SEMANTICS);
+            Self::of(&options.open(path)?)
         }
     }
 
-    pub(in super::super) fn foreign_owner(_found: &Metadata) -> Option<(u32, u32)> {
+    /// Creates a new file for reading and writing, never an existing one: for this user alone, or, where a group
+    /// shares it, for those who may use the directory.
+    pub(in super::super) fn create_new(path: &Path, mode: u32) -> io::Result<File> {
+        if is_shared(mode) {
+            return cautious_options().read(true).write(true).create_new(true).open(path);
+        }
+        access_list::create_file(path)
+    }
+
+    /// Owners are often a group here, the administrators say. Who may use a file is in its access list.
+    pub(in super::super) fn foreign_owner(_: &Metadata) -> Option<(u32, u32)> {
         None
     }
 
-    pub(in super::super) fn set_mode(_file: &File, _mode: u32) -> io::Result<()> {
-        Ok(())
+    /// Who else may use the file, in words, if nobody should.
+    pub(in super::super) fn wider(file: &File, _: &Metadata, mode: u32) -> Option<String> {
+        strangers(file, mode).ok().flatten()
     }
 
-    pub(in super::super) fn wider(_: &Metadata, _: u32) -> Option<u32> {
-        None
+    /// Takes the file away from others, unless a group shares it. Says from whom, if it did.
+    pub(in super::super) fn tighten(file: &File, _: &Metadata, mode: u32) -> io::Result<Option<String>> {
+        let Some(had) = strangers(file, mode)? else { return Ok(None) };
+        access_list::restrict(file)?;
+        Ok(Some(had))
     }
 
-    pub(in super::super) fn create_directory(path: &Path, _mode: u32) -> io::Result<()> {
-        std::fs::create_dir_all(path)
+    fn strangers(file: &File, mode: u32) -> io::Result<Option<String>> {
+        if is_shared(mode) {
+            return Ok(None);
+        }
+        Ok(access_list::stranger(file)?.map(|who| format!("an access list that lets {who} in")))
     }
 
+    pub(in super::super) fn create_directory(path: &Path, mode: u32) -> io::Result<()> {
+        let result =
+            if is_shared(mode) { std::fs::create_dir(path) } else { access_list::create_directory(path) };
+        match result {
+            // Another process was faster.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+            result => result,
+        }
+    }
+
+    /// What lies in a directory has an access list of its own.
     pub(in super::super) fn refuse_open_directory(_: &Path, _: &Metadata) -> Result<(), PersistenceError> {
         Ok(())
     }
 
-    pub(in super::super) fn adopt_group(_file: &File, _old: &Metadata) -> io::Result<()> {
+    pub(in super::super) fn adopt_group(_: &File, _: &Metadata) -> io::Result<()> {
         Ok(())
     }
 
-    pub(in super::super) fn is_alive(_pid: u32) -> bool {
-        true
+    /// For how long this error may mean no more than that others are at the file.
+    pub(in super::super) fn may_pass(error: &io::Error) -> Option<Duration> {
+        match error.raw_os_error().map(i32::cast_unsigned) {
+            // They have opened it for themselves alone, or locked what we want to read or write.
+            Some(ERROR_SHARING_VIOLATION | ERROR_LOCK_VIOLATION) => Some(Duration::MAX),
+            // A file that is open cannot be replaced everywhere; one that was removed is there until the last who
+            // has it open closes it. Or it is just what it says.
+            Some(ERROR_ACCESS_DENIED) => Some(Duration::from_secs(1)),
+            _ => None,
+        }
     }
 }
 
 pub(super) use self::platform::{
-    adopt_group, create_directory, foreign_owner, is_alive, refuse_open_directory, set_mode, wider,
+    adopt_group, create_directory, create_new, foreign_owner, is_alive, may_pass, refuse_open_directory,
+    tighten, wider,
 };
+
+#[cfg(test)]
+#[cfg(windows)]
+#[allow(clippy::disallowed_methods)]
+mod tests {
+    use super::*;
+    use crate::persistence::lock::{DocumentLock, LockPaths};
+    use crate::persistence::{Fence, FilePersistence, Persistence as _};
+    use crate::platform::windows::access_list::stranger;
+    use crate::{Revision, SecretBytes, block_on};
+
+    fn who_else(path: &Path) -> Option<String> {
+        stranger(&File::open(path).unwrap()).unwrap()
+    }
+
+    fn save(persistence: &FilePersistence, expected: &Revision) {
+        let bytes = SecretBytes::from(b"{}".to_vec());
+        block_on(persistence.save(&bytes, expected, &Fence::open())).unwrap();
+    }
+
+    #[test]
+    fn documents_and_lock_files_and_the_directories_that_are_made_for_them_are_their_owners_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("one").join("two").join("cache.bin");
+        let persistence = FilePersistence::new(&path).unwrap();
+        let lock = block_on(DocumentLock::acquire(&LockPaths::of(&persistence), Duration::ZERO)).unwrap();
+        save(&persistence, &Revision::absent());
+        for path in [path.clone(), with_suffix(&path, ".lock"), with_suffix(&path, ".lockfile")] {
+            assert_eq!(who_else(&path), None, "{}", path.display());
+        }
+        drop(lock);
+        for directory in ["one", r"one\two"] {
+            let mut options = cautious_options();
+            std::os::windows::fs::OpenOptionsExt::custom_flags(&mut options, 0x0200_0000); // opens directories, too
+            let directory = options.read(true).open(folder.path().join(directory)).unwrap();
+            assert_eq!(stranger(&directory).unwrap(), None);
+        }
+    }
+
+    #[test]
+    fn a_document_that_others_may_use_is_tightened_when_it_is_read_and_replaced_by_one_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cache.bin");
+        std::fs::write(&path, "{}").unwrap();
+        assert!(who_else(&path).is_some());
+
+        let shared = FilePersistence::builder(&path).mode(0o660).build().unwrap();
+        block_on(shared.load()).unwrap();
+        let only_looks = FilePersistence::builder(&path).only_looks(true).build().unwrap();
+        let revision = block_on(only_looks.load()).unwrap().revision;
+        assert!(who_else(&path).is_some());
+
+        save(&only_looks, &revision);
+        assert_eq!(who_else(&path), None);
+
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, "{}").unwrap();
+        assert!(who_else(&path).is_some());
+        block_on(FilePersistence::new(&path).unwrap().load()).unwrap();
+        assert_eq!(who_else(&path), None);
+    }
+}

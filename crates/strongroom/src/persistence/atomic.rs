@@ -90,6 +90,9 @@ impl Replacement<'_> {
         new.is_in_place = true;
 
         self.announce(Step::SyncDirectory, "sync the directory", directory)?;
+        // Its directory cannot be synced there, but this writes the journal, and with it the new name.
+        #[cfg(windows)]
+        new.sync_all().map_err(|source| PersistenceError::io("sync", self.target, source))?;
         access::sync_directory(directory)
             .map_err(|source| PersistenceError::io("sync the directory", directory, source))?;
         Ok(Some(new))
@@ -117,7 +120,9 @@ impl NewFile {
         match access::create_new(&path, mode) {
             Ok(file) => {
                 let file = OwnFile::new(file);
-                // Tells those who sweep that the writer lives. Where locks do not work, age has to tell.
+                // Tells those who sweep that the writer lives. Where locks do not work, age has to tell. On Windows
+                // that the file is open tells it, and a lock would keep readers out.
+                #[cfg(not(windows))]
                 let _ = file.try_lock();
                 Ok(Self { file, path, is_in_place: false })
             }
@@ -148,37 +153,49 @@ impl Drop for NewFile {
 
 /// Removes the temporary files that writers of `target` left behind when they were killed.
 ///
-/// A living writer holds a lock on its temporary file; the least age covers the moment between creation and
-/// lock. What cannot be removed is left: the write at hand matters more.
+/// What cannot be removed is left: the write at hand matters more.
 pub(super) fn sweep(target: &Path) {
-    const YOUNG: Duration = Duration::from_secs(10);
-    /// Where locks do not work, the age alone decides.
-    const OLD: Duration = Duration::from_secs(3600);
-
     let Ok(entries) = std::fs::read_dir(access::directory_of(target)) else { return };
     for entry in entries.flatten() {
         if !is_temporary_name(target, &entry.file_name()) {
             continue;
         }
         let path = entry.path();
-        let Ok(file) = access::cautious_options().read(true).open(&path) else { continue };
-        let Ok(found) = file.metadata() else { continue };
-        if !found.is_file() || access::foreign_owner(&found).is_some() {
-            continue;
-        }
-        let age = found.modified().ok().map_or(Duration::ZERO, |time| {
-            // A time ahead of the clock was given under another clock, that is long ago.
-            wall_clock().duration_since(time).unwrap_or_else(|ahead| ahead.duration())
-        });
-        let abandoned = match file.try_lock() {
-            Ok(()) => age > YOUNG,
-            Err(std::fs::TryLockError::WouldBlock) => false,
-            Err(std::fs::TryLockError::Error(_)) => age > OLD,
-        };
-        if abandoned && std::fs::remove_file(&path).is_ok() {
+        if is_abandoned(&path) && std::fs::remove_file(&path).is_ok() {
             tracing::debug!(path = %path.display(), "removed a temporary file that a dead writer had left");
         }
     }
+}
+
+/// Whether nobody writes this temporary file any more.
+///
+/// A living writer holds a lock on it (on Windows it is enough that it has it open); the least age covers the moment
+/// between creation and lock.
+fn is_abandoned(path: &Path) -> bool {
+    const YOUNG: Duration = Duration::from_secs(10);
+    /// Where locks do not work, the age alone decides.
+    #[cfg(not(windows))]
+    const OLD: Duration = Duration::from_secs(3600);
+
+    let mut options = access::cautious_options();
+    #[cfg(windows)]
+    std::os::windows::fs::OpenOptionsExt::share_mode(&mut options, 0);
+    let Ok(file) = options.read(true).open(path) else { return false };
+    let Ok(found) = file.metadata() else { return false };
+    if !found.is_file() || access::foreign_owner(&found).is_some() {
+        return false;
+    }
+    let age = found.modified().ok().map_or(Duration::ZERO, |time| {
+        // A time ahead of the clock was given under another clock, that is long ago.
+        wall_clock().duration_since(time).unwrap_or_else(|ahead| ahead.duration())
+    });
+    #[cfg(not(windows))]
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(std::fs::TryLockError::WouldBlock) => return false,
+        Err(std::fs::TryLockError::Error(_)) => return age > OLD,
+    }
+    age > YOUNG
 }
 
 /// Renames `from` to `to`; if `only_if_absent`, never over an existing file where the system can promise that.
@@ -193,11 +210,16 @@ pub(super) fn rename(from: &Path, to: &Path, only_if_absent: bool) -> io::Result
             result => return result.map_err(io::Error::from),
         }
     }
+    #[cfg(windows)]
+    if only_if_absent {
+        use crate::platform::windows::file::rename_without_replacing;
+        return access::despite_others(|| rename_without_replacing(from, to));
+    }
     if only_if_absent && to.symlink_metadata().is_ok() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
     #[allow(clippy::disallowed_methods)] // this is the layer that others are sent to
-    std::fs::rename(from, to)
+    access::despite_others(|| std::fs::rename(from, to))
 }
 
 fn rename_error(target: &Path, source: io::Error) -> PersistenceError {

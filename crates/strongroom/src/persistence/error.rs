@@ -47,6 +47,12 @@ pub enum PersistenceError {
         /// What it is: "a directory", "a named pipe (FIFO)", …
         found: &'static str,
     },
+    /// A keyring's signal file is expected, which is empty or `{}`, and something else lies there.
+    #[error("{} is not the signal file of a keyring: it has content", path.display())]
+    NotASignalFile {
+        /// The path.
+        path: PathBuf,
+    },
     /// The operating system does not let this user do that.
     #[error("cannot {action} {}: {source}", path.display())]
     PermissionDenied {
@@ -165,7 +171,9 @@ impl Diagnose for PersistenceError {
         match self {
             Self::Locked { .. } => ErrorKind::Locked,
             Self::Contended { .. } => ErrorKind::Contended,
-            Self::TooLarge { .. } | Self::NotAFile { .. } => ErrorKind::Unusable,
+            Self::TooLarge { .. } | Self::NotAFile { .. } | Self::NotASignalFile { .. } => {
+                ErrorKind::Unusable
+            }
             Self::LockPathTaken { .. } | Self::InvalidPath { .. } | Self::InvalidMode { .. } => {
                 ErrorKind::Configuration
             }
@@ -186,6 +194,7 @@ impl Diagnose for PersistenceError {
             Self::Contended { .. } => "contended",
             Self::TooLarge { .. } => "too_large",
             Self::NotAFile { .. } => "not_a_file",
+            Self::NotASignalFile { .. } => "not_a_signal_file",
             Self::PermissionDenied { .. } => "permission_denied",
             Self::WrongOwner { .. } => "wrong_owner",
             Self::UnsafeDirectory { .. } => "unsafe_directory",
@@ -215,6 +224,10 @@ impl Diagnose for PersistenceError {
                 "check that this is a token cache; move it away to start with an empty one, or raise the size limit",
             ),
             Self::NotAFile { .. } => Cow::Borrowed("choose a path that names a regular file or nothing yet"),
+            Self::NotASignalFile { .. } => Cow::Borrowed(
+                "choose another location: a cache that lies in a keyring has an empty file there, and this one may be \
+                 a cache itself",
+            ),
             Self::PermissionDenied { path, .. } => Cow::Owned(format!(
                 "give this user read and write access to {} and its directory, or choose another location",
                 path.display()

@@ -37,7 +37,7 @@ pub struct FilePersistence {
     location: PathBuf,
     lock_path: Option<PathBuf>,
     mode: u32,
-    tighten: bool,
+    only_looks: bool,
     max_size: u64,
     observer: Option<StepObserver>,
     swept: Arc<Swept>,
@@ -58,7 +58,7 @@ impl FilePersistence {
         FilePersistenceBuilder {
             path: path.into(),
             mode: OWNER_ONLY,
-            tighten: true,
+            only_looks: false,
             peers_lock: true,
             lock_path: None,
             max_size: 256 << 20,
@@ -112,7 +112,7 @@ impl FilePersistence {
         if found.is_none() {
             return Ok(Opened::Absent);
         }
-        match access::cautious_options().read(true).open(&target) {
+        match access::despite_others(|| access::cautious_options().read(true).open(&target)) {
             Ok(file) => Ok(Opened::File(file, target)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Opened::Absent),
             Err(error) if access::is_link_error(&error) => Ok(Opened::Replaced),
@@ -126,13 +126,16 @@ impl FilePersistence {
         if let Some(found) = access::not_a_file(&before) {
             return Err(PersistenceError::NotAFile { path: target.to_owned(), found });
         }
-        if !self.tighten {
-            if let Some(has) = access::wider(&before, self.mode) {
-                tracing::warn!(path = %target.display(), "the cache has mode {has:04o}, others can use it");
+        if !self.only_looks {
+            access::require_trusted_owner(target, &before, self.mode)?;
+        }
+        if self.only_looks {
+            if let Some(has) = access::wider(&file, &before, self.mode) {
+                tracing::warn!(path = %target.display(), "the cache has {has}, others can use it");
             }
         } else if let Ok(Some(had)) = access::tighten(&file, &before, self.mode) {
             // A file system that does not let us do this lets others read no more than before.
-            tracing::warn!(path = %target.display(), "the cache had mode {had:04o}, others could use it; tightened");
+            tracing::warn!(path = %target.display(), "the cache had {had}, others could use it; tightened");
             before = look()?;
         }
         let stamp = Stamp::of(&before);
@@ -209,7 +212,7 @@ impl FilePersistence {
 
     fn remove_now(&self) -> Result<(), PersistenceError> {
         let (target, Some(_)) = self.writable_target()? else { return Ok(()) };
-        match std::fs::remove_file(&target) {
+        match access::despite_others(|| std::fs::remove_file(&target)) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             Err(source) => return Err(PersistenceError::io("remove", &target, source)),
@@ -333,7 +336,7 @@ impl fmt::Debug for FilePersistence {
 pub struct FilePersistenceBuilder {
     path: PathBuf,
     mode: u32,
-    tighten: bool,
+    only_looks: bool,
     peers_lock: bool,
     lock_path: Option<PathBuf>,
     max_size: u64,
@@ -348,10 +351,10 @@ impl FilePersistenceBuilder {
         self
     }
 
-    /// Whether a document of ours with wider permissions than that is tightened when it is read, by default yes.
-    /// Who only looks at a document leaves it as it is; a warning is logged.
-    pub fn tighten_when_read(mut self, wanted: bool) -> Self {
-        self.tighten = wanted;
+    /// For who only looks at what is there and acts on none of it: a document of another user is read too, and one of
+    /// ours with wider permissions is not tightened. Default: no.
+    pub fn only_looks(mut self, only_looks: bool) -> Self {
+        self.only_looks = only_looks;
         self
     }
 
@@ -405,7 +408,7 @@ impl FilePersistenceBuilder {
             location,
             lock_path,
             mode: self.mode,
-            tighten: self.tighten,
+            only_looks: self.only_looks,
             max_size: self.max_size,
             observer: self.observer,
             swept: Arc::default(),
@@ -435,7 +438,7 @@ fn checked_lock_path(path: &Path, location: &Path) -> Result<PathBuf, Persistenc
 }
 
 /// The path from the root, so that a later change of the working directory does not move the document.
-fn absolute(path: &Path) -> Result<PathBuf, PersistenceError> {
+pub(super) fn absolute(path: &Path) -> Result<PathBuf, PersistenceError> {
     let invalid = || PersistenceError::InvalidPath { path: path.to_owned() };
     let absolute = std::path::absolute(path).map_err(|_| invalid())?;
     match (absolute.parent(), absolute.file_name()) {

@@ -3,6 +3,7 @@
 use std::fs::File;
 
 /// How far a file system can be trusted about its files.
+#[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
 pub(super) enum FileSystem {

@@ -83,7 +83,7 @@ pub(crate) async fn lead(
         if range_lock::try_lock(&file, byte).map_err(failed)? {
             let held = Held { file, byte };
             // Nobody should delete this file; if somebody does, the lead is on the one that is there now.
-            if path.symlink_metadata().is_ok_and(|found| FileId::of(&found) == id) {
+            if FileId::at(path).is_ok_and(|at_path| at_path == id) {
                 return Ok(Attempt::Taken(held));
             }
         } else if !deadline.has_passed() && range_lock::is_locked(&file, byte).map_err(failed)? {

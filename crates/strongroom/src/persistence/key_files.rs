@@ -43,7 +43,7 @@ impl KeyFiles for KeyFilesOnDisk {
         change: Box<dyn FnOnce(Option<&SecretBytes>) -> Result<Option<SecretBytes>, Error> + Send + 'a>,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
-            let lock = LockPaths::ours(Some(access::with_suffix(path, ".lock")));
+            let lock = LockPaths::ours(Some(access::with_suffix(path, ".lock")), OWNER_ONLY);
             // Who may not write there, and so cannot lock, can still read.
             let lock = DocumentLock::acquire(&lock, LOCK_TIMEOUT).await;
             let content = read(path)?;
@@ -122,7 +122,7 @@ fn check_mode(file: &File, found: &Metadata, path: &Path, content: &[u8]) -> Res
         Some(Ok(Some(had))) => {
             tracing::warn!(
                 path = %path.display(),
-                "the key file had mode {had:04o}, others could use it; tightened, but the key should be rotated"
+                "the key file had {had}, others could use it; tightened, but the key should be rotated"
             );
             Ok(())
         }

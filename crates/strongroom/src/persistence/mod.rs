@@ -8,11 +8,15 @@ mod forward;
 
 mod access;
 mod atomic;
+#[cfg(windows)]
+mod dpapi;
 mod error;
 mod file;
 mod file_system;
 pub(crate) mod flight;
 mod key_files;
+#[cfg(target_os = "macos")]
+mod keychain;
 pub(crate) mod lock;
 mod memory;
 mod migrate;
@@ -20,18 +24,29 @@ mod probe;
 mod quarantine;
 mod revision;
 mod sealed;
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+mod secret_service;
 mod select;
+// Of keyrings alone.
+#[cfg_attr(not(any(target_os = "macos", all(feature = "secret-service", unix))), allow(dead_code))]
+mod signal;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use self::atomic::Step;
+#[cfg(windows)]
+pub use self::dpapi::FilePersistenceWithDataProtection;
 pub use self::error::{Holder, PersistenceError};
 pub use self::file::{FilePersistence, FilePersistenceBuilder};
+#[cfg(target_os = "macos")]
+pub use self::keychain::{KeychainPersistence, KeychainPersistenceBuilder};
 pub use self::memory::MemoryPersistence;
 pub use self::migrate::{Migrated, Migration, migrate, rewrite};
 pub use self::revision::Revision;
 pub use self::sealed::SealedPersistence;
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+pub use self::secret_service::{SecretServicePersistence, SecretServicePersistenceBuilder};
 pub use self::select::{
     Choice, ChosenPersistence, Kind, PersistenceBuilder, builder, create_key_file, encrypted, open,
     sealed_with,

@@ -15,12 +15,13 @@ use aws_lc_rs::digest::{SHA256, digest};
 
 use super::file_system::FileSystem;
 use super::probe::Probe;
+use super::signal::Signalled;
 use crate::SecretBytes;
 use crate::time::wall_clock;
 
 /// Identifies one state of a document. Opaque: it comes from a persistence and is only compared.
-#[derive(Clone, PartialEq)]
-pub struct Revision(Inner);
+#[derive(Clone)]
+pub struct Revision(Inner, pub(super) Option<Arc<Signalled>>);
 
 #[derive(Clone, PartialEq)]
 enum Inner {
@@ -36,19 +37,19 @@ impl Revision {
     /// There is no document.
     #[must_use]
     pub const fn absent() -> Self {
-        Self(Inner::Absent)
+        Self(Inner::Absent, None)
     }
 
     /// A state of a store that numbers its states.
     #[must_use]
     pub const fn of_version(version: u64) -> Self {
-        Self(Inner::Version(version))
+        Self(Inner::Version(version), None)
     }
 
     /// A state that is known by nothing but its content, of which a hash is kept.
     #[must_use]
     pub fn of_bytes(bytes: &[u8]) -> Self {
-        Self(Inner::Content(hash(bytes)))
+        Self(Inner::Content(hash(bytes)), None)
     }
 
     /// The state of a file with these stamps, from which `bytes` were read (or into which they were written).
@@ -63,14 +64,15 @@ impl Revision {
         probe: Option<Probe>,
     ) -> Self {
         let settled = unchanged_while_read && granularity.is_past(&stamp);
-        Self(Inner::File(Arc::new(FileState {
+        let state = FileState {
             stamp,
             content: RwLock::new((!settled).then(|| bytes.share())),
             verified: AtomicU64::new(if settled { SETTLED } else { 0 }),
             seen: Instant::now(),
             granularity,
             probe,
-        })))
+        };
+        Self(Inner::File(Arc::new(state)), None)
     }
 
     /// Whether the open file shows that this revision is the current one. Where it does not, the path decides.
@@ -115,6 +117,13 @@ impl Revision {
     }
 }
 
+/// Of a keyring's item the content alone counts, whatever its signal file was like.
+impl PartialEq for Revision {
+    fn eq(&self, other: &Self) -> bool {
+        self.0 == other.0
+    }
+}
+
 impl fmt::Debug for Revision {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
@@ -149,16 +158,16 @@ pub(super) struct FileState {
 }
 
 /// The stamps alone decide.
-const SETTLED: u64 = u64::MAX;
+pub(super) const SETTLED: u64 = u64::MAX;
 /// Another content has borne the same stamps.
 const REFUTED: u64 = u64::MAX - 1;
 
 impl FileState {
     /// Whether equal stamps are enough for a look-up at this moment.
     ///
-    /// A large file is not read at each look-up: the content is compared one clock tick after it was seen, and
+    /// A large file is not read at each look-up: the content is compared two clock ticks after it was seen, and
     /// then whenever the time since has doubled. What can escape a look-up is a rewrite in place, of equal size,
-    /// within the very tick that the stamps were given in; and it escapes for no longer than such a tick.
+    /// within the very tick that the stamps were given in; and it escapes for no longer than two such ticks.
     fn relies_on_stamps(&self) -> bool {
         match self.verified.load(Ordering::Acquire) {
             SETTLED => true,
@@ -220,14 +229,15 @@ impl PartialEq for FileState {
 }
 
 /// Whether a content of this age, last compared at the age `verified`, is to be compared again.
-fn is_due(verified: u64, age: u64) -> bool {
-    /// The longest tick of an operating system's clock that gives the times of files.
-    const TICK: u64 = 10_000_000;
+pub(super) fn is_due(verified: u64, age: u64) -> bool {
+    /// Two of the longest ticks of a clock that gives the times of files. Whoever has just loaded a large document is
+    /// through with it by then, and does not read it twice.
+    const FIRST: u64 = 20_000_000;
 
-    verified < REFUTED && age >= TICK.max(verified.saturating_mul(2))
+    verified < REFUTED && age >= FIRST.max(verified.saturating_mul(2))
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
+pub(super) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(REFUTED - 1)
 }
 
@@ -306,7 +316,7 @@ impl Granularity {
     }
 
     /// Two writes this far apart have different stamps, with a good margin.
-    fn window(self) -> Duration {
+    pub(super) fn window(self) -> Duration {
         if self.local && !self.whole_seconds {
             Duration::from_millis(100)
         } else {
@@ -316,7 +326,7 @@ impl Granularity {
     }
 
     /// Whether the stamps were given so long ago, by the wall clock, that a write now would give others.
-    fn is_past(self, stamp: &Stamp) -> bool {
+    pub(super) fn is_past(self, stamp: &Stamp) -> bool {
         // A file server's clock may be off by some seconds; whose is off by more is caught by the content.
         let least = if self.local { self.window() } else { Duration::from_secs(60) };
         let now = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
@@ -390,13 +400,13 @@ mod tests {
     }
 
     #[test]
-    fn a_young_content_is_compared_after_a_tick_and_then_ever_more_seldom() {
+    fn a_young_content_is_compared_after_two_ticks_and_then_ever_more_seldom() {
         let young = stamp(now());
         let revision = of_file(young, b"abc", FINE, true);
         let Verdict::Young(state) = revision.compare(&young) else { panic!("too young to be believed") };
         let milliseconds = |age| age * 1_000_000;
         let due: Vec<u64> = (0..200).filter(|age| state.is_due_at(milliseconds(*age))).collect();
-        assert_eq!(due, [10, 20, 40, 80, 160]);
+        assert_eq!(due, [20, 40, 80, 160]);
         assert!(!state.is_due_at(milliseconds(319)) && state.is_due_at(milliseconds(320)));
     }
 

@@ -7,6 +7,8 @@ pub(crate) mod fork;
 pub(crate) mod locked_memory;
 pub(crate) mod memory;
 pub(crate) mod range_lock;
+#[cfg(windows)]
+pub(crate) mod windows;
 
 #[cfg(all(unix, feature = "test-support"))]
 pub use self::fork::fork_for_tests;

@@ -4,9 +4,9 @@
 //! Where there are no such locks the whole file stands for each of its bytes ([`WHOLE_FILE`]): who needs many of
 //! them spreads them over several files.
 
-#[cfg(target_os = "linux")]
+#[cfg(any(target_os = "linux", windows))]
 pub(crate) use self::one_byte::{WHOLE_FILE, is_locked, lock_shared, try_lock, unlock};
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", windows)))]
 pub(crate) use self::whole_file::{WHOLE_FILE, is_locked, lock_shared, try_lock, unlock};
 
 #[cfg(target_os = "linux")]
@@ -65,7 +65,75 @@ mod one_byte {
     }
 }
 
-#[cfg(any(test, not(target_os = "linux")))]
+#[cfg(windows)]
+mod one_byte {
+    use std::fs::File;
+    use std::io;
+    use std::os::windows::io::AsRawHandle as _;
+
+    use windows_sys::Win32::Foundation::ERROR_LOCK_VIOLATION;
+    use windows_sys::Win32::Storage::FileSystem::{
+        LOCK_FILE_FLAGS, LOCKFILE_EXCLUSIVE_LOCK, LOCKFILE_FAIL_IMMEDIATELY, LockFileEx, UnlockFileEx,
+    };
+    use windows_sys::Win32::System::IO::OVERLAPPED;
+
+    pub(crate) const WHOLE_FILE: bool = false;
+
+    /// Locks the byte exclusively if nobody else has it. Says whether it did.
+    pub(crate) fn try_lock(file: &File, byte: u64) -> io::Result<bool> {
+        granted(lock(file, byte, LOCKFILE_EXCLUSIVE_LOCK | LOCKFILE_FAIL_IMMEDIATELY))
+    }
+
+    /// Waits until nobody has the byte exclusively, and locks it shared.
+    pub(crate) fn lock_shared(file: &File, byte: u64) -> io::Result<()> {
+        lock(file, byte, 0)
+    }
+
+    /// Whether somebody else has the byte exclusively. There is no call that only asks, so the lock is taken for an
+    /// instant.
+    pub(crate) fn is_locked(file: &File, byte: u64) -> io::Result<bool> {
+        if granted(lock(file, byte, LOCKFILE_FAIL_IMMEDIATELY))? {
+            unlock(file, byte)?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    pub(crate) fn unlock(file: &File, byte: u64) -> io::Result<()> {
+        let mut at = position(byte);
+        // SAFETY: the handle is open as long as `file` is borrowed, and the structure outlives the call.
+        done(unsafe { UnlockFileEx(file.as_raw_handle(), 0, 1, 0, &raw mut at) })
+    }
+
+    fn lock(file: &File, byte: u64, flags: LOCK_FILE_FLAGS) -> io::Result<()> {
+        let mut at = position(byte);
+        // SAFETY: as in `unlock`. The standard library opens files for synchronous use, so the call is over when it
+        // returns.
+        done(unsafe { LockFileEx(file.as_raw_handle(), flags, 0, 1, 0, &raw mut at) })
+    }
+
+    fn position(byte: u64) -> OVERLAPPED {
+        let mut position = OVERLAPPED::default();
+        position.Anonymous.Anonymous.Offset = byte as u32;
+        position.Anonymous.Anonymous.OffsetHigh = (byte >> 32) as u32;
+        position
+    }
+
+    fn granted(result: io::Result<()>) -> io::Result<bool> {
+        match result {
+            Ok(()) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(ERROR_LOCK_VIOLATION.cast_signed()) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn done(result: i32) -> io::Result<()> {
+        if result == 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+// On Windows a lock on the whole file keeps others from reading it, too.
+#[cfg(any(all(test, unix), not(any(target_os = "linux", windows))))]
 mod whole_file {
     use std::fs::{File, TryLockError};
     use std::io;
@@ -178,11 +246,12 @@ mod tests {
         };
     }
 
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", windows))]
     tests_of!(one_byte);
+    #[cfg(unix)]
     tests_of!(whole_file);
 
-    #[cfg(target_os = "linux")]
+    #[cfg(any(target_os = "linux", windows))]
     #[test]
     fn every_byte_that_a_file_could_have_is_a_lock_of_its_own() {
         use super::{is_locked, try_lock};
@@ -198,6 +267,7 @@ mod tests {
             assert!(try_lock(&second, byte).unwrap());
         }
         assert!(is_locked(&second, last).unwrap());
+        #[cfg(unix)]
         assert!(try_lock(&first, last + 1).is_err());
     }
 

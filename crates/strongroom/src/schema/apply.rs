@@ -186,7 +186,7 @@ impl<'a> Edits<'a> {
 
     /// Whether a token that stays in the document serves who wants `token`.
     fn is_answered(&self, token: &AccessToken, partition: &Partition) -> bool {
-        let found = self.index.list(partition);
+        let found = self.index.list(partition, &token.target);
         found.iter().filter(|(at, _)| !self.changed.contains_key(at)).any(
             |(_, credential)| matches!(credential, Credential::AccessToken(own) if own.answers_for(token)),
         )

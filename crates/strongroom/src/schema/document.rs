@@ -13,6 +13,7 @@ use super::entry::EntryProblem;
 use super::index::{Index, MOST_ENTRIES};
 use super::key::{CredentialKey, Partition, RecordRevision};
 use super::scan::DEEPEST;
+use super::target::Scopes;
 use crate::SecretBytes;
 use crate::error::{Diagnose, ErrorKind};
 
@@ -163,7 +164,14 @@ impl Document {
     /// All credentials of a partition.
     #[must_use]
     pub fn list(&self, partition: &Partition) -> Vec<(Credential, RecordRevision)> {
-        let found = self.0.list(partition).into_iter();
+        self.list_for(partition, &Scopes::default())
+    }
+
+    /// The access tokens of a partition that have all of these scopes, and maybe others: what cannot have them is
+    /// not decoded.
+    #[must_use]
+    pub fn list_for(&self, partition: &Partition, scopes: &Scopes) -> Vec<(Credential, RecordRevision)> {
+        let found = self.0.list(partition, scopes).into_iter();
         found.map(|(at, credential)| (credential, self.0.revision(at))).collect()
     }
 

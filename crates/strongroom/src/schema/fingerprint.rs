@@ -1,11 +1,14 @@
 //! Fingerprints: numbers that are equal where identities or names are equal, so that what cannot match is passed
 //! over without a look at it. Equal fingerprints prove nothing: whoever finds by them compares in full.
 
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher as _;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::credential::CredentialType;
 use super::key::{CredentialKey, Partition};
+use super::target::Scopes;
 
 /// So many times all fingerprints are looked through, which costs microseconds, before it pays to sort them.
 const PATIENCE: u32 = 16;
@@ -35,10 +38,20 @@ fn of_parts<'a>(kind: &str, parts: impl Iterator<Item = &'a str>) -> u64 {
     parts.fold(of_text(kind.as_bytes()), |fingerprint, part| join(fingerprint, of_text(part.as_bytes())))
 }
 
+/// Bits that stand for a set of scopes: those of a subset are among those of the set.
+pub(super) fn of_scopes(scopes: &Scopes) -> u64 {
+    scopes.iter().fold(0, |bits, scope| bits | bits_of_scope(of_text(scope.to_lowercase().as_bytes())))
+}
+
+/// The bits of the scope with this fingerprint, which is in lower case.
+pub(super) fn bits_of_scope(scope: u64) -> u64 {
+    1 << (scope & 63) | 1 << (scope >> 6 & 63)
+}
+
 /// The fingerprint of a text.
 pub(super) fn of_text(text: &[u8]) -> u64 {
     let (blocks, rest) = text.as_chunks::<16>();
-    let mut fingerprint = text.len() as u64;
+    let mut fingerprint = text.len() as u64 ^ seed();
     for block in blocks {
         fingerprint = mix(fingerprint, block);
     }
@@ -52,10 +65,16 @@ pub(super) fn join(fingerprint: u64, next: u64) -> u64 {
     fold(fingerprint ^ 0x9e37_79b9_7f4a_7c15, next ^ 0xd6e8_feb8_6659_fd93)
 }
 
+/// Another one in each process, so that nobody can write a document whose entries all have one fingerprint.
+fn seed() -> u64 {
+    static SEED: OnceLock<u64> = OnceLock::new();
+    *SEED.get_or_init(|| RandomState::new().hash_one(0))
+}
+
 fn mix(fingerprint: u64, block: &[u8; 16]) -> u64 {
     let half =
         |half: usize| block[8 * half..].first_chunk().map_or(0, |eight: &[u8; 8]| u64::from_le_bytes(*eight));
-    fold(fingerprint ^ half(0) ^ 0xa076_1d64_78bd_642f, half(1) ^ 0xe703_7ed1_a0b4_28db)
+    fold(fingerprint ^ half(0) ^ 0xa076_1d64_78bd_642f, half(1) ^ seed() ^ 0xe703_7ed1_a0b4_28db)
 }
 
 #[allow(clippy::cast_possible_truncation)] // the two halves of a product

@@ -22,6 +22,7 @@ use super::fingerprint::{self, Fingerprints};
 use super::key::{CredentialKey, Partition, RecordRevision, TokenScheme};
 use super::scan::{DEEPEST, Scanner, Text, is_space};
 use super::skim::{Known, Skim, Skimmed, Skimmer};
+use super::target::Scopes;
 use crate::{SecretBytes, UnixSeconds};
 
 /// How many entries a document may have.
@@ -178,9 +179,13 @@ impl Index {
         keys.iter().flat_map(|key| self.find(key)).map(|(at, _)| at).collect()
     }
 
-    /// The entries of a partition.
-    pub(super) fn list(&self, partition: &Partition) -> Vec<(usize, Credential)> {
-        let candidates = self.partitions.find(fingerprint::of_partition(partition));
+    /// The entries of a partition; access tokens only if they may have all of these scopes.
+    pub(super) fn list(&self, partition: &Partition, scopes: &Scopes) -> Vec<(usize, Credential)> {
+        let wanted = fingerprint::of_scopes(scopes);
+        let mut candidates = self.partitions.find(fingerprint::of_partition(partition));
+        candidates.retain(|at| {
+            self.entries[*at].known.as_ref().is_some_and(|known| known.scopes & wanted == wanted)
+        });
         let found = self.verified(candidates, |credential| Partition::of(credential) == *partition);
         self.without_outdated(found)
     }
@@ -402,6 +407,9 @@ fn name<'a>(bytes: &'a [u8], text: &Text) -> Cow<'a, str> {
 
 /// What decoding an entry tells; `None` if it is unreadable.
 fn decoded(kind: CredentialType, key: &str, value: &str) -> Option<Skimmed> {
+    if !value.starts_with('{') {
+        return None;
+    }
     let fields = Fields::read(value).ok()?;
     let no_home_account = fields.no_home_account.unwrap_or_default();
     let credential = fields.into_credential(kind, key).ok()?;
@@ -413,12 +421,13 @@ fn decoded(kind: CredentialType, key: &str, value: &str) -> Option<Skimmed> {
 }
 
 pub(super) fn known(credential: &Credential, no_home_account: NoHomeAccount) -> Known {
-    let nothing = Known { written: 0, expires: i64::MAX, ends: i64::MAX, no_home_account: None };
+    let nothing = Known { written: 0, expires: i64::MAX, ends: i64::MAX, scopes: 0, no_home_account: None };
     match credential {
         Credential::AccessToken(token) => Known {
             written: token.cached_at.get(),
             expires: token.expires_on.get(),
             ends: token.ends().get(),
+            scopes: fingerprint::of_scopes(&token.target),
             no_home_account: is_plain_app_token(credential).then_some(no_home_account),
         },
         Credential::RefreshToken(token) => {

@@ -12,6 +12,7 @@ use super::entry::{EntryProblem, Fields, name_of};
 use super::index::{Index, known};
 use super::key::{CredentialKey, Partition};
 use super::skim::Known;
+use super::target::Scopes;
 use crate::SecretBytes;
 
 struct Model {
@@ -144,8 +145,14 @@ fn compare(text: &str) -> Result<(), TestCaseError> {
         let newest = index.newest(std::slice::from_ref(key)).map(|(_, credential)| credential);
         prop_assert_eq!(newest, model.newest(key), "{:?}", key);
         let listed: Vec<Credential> =
-            index.list(partition).into_iter().map(|(_, credential)| credential).collect();
-        prop_assert_eq!(listed, model.list(partition), "{:?}", partition);
+            index.list(partition, &Scopes::default()).into_iter().map(|(_, credential)| credential).collect();
+        prop_assert_eq!(&listed, &model.list(partition), "{:?}", partition);
+        for wanted in ["a", "b", "A b", "ü"].map(Scopes::parse) {
+            let has = |credential: &&Credential| matches!(credential, Credential::AccessToken(token) if wanted.is_subset_of(&token.target));
+            let found: Vec<Credential> =
+                index.list(partition, &wanted).into_iter().map(|(_, credential)| credential).collect();
+            prop_assert!(listed.iter().filter(has).all(|wanted| found.contains(wanted)), "{:?}", wanted);
+        }
     }
     Ok(())
 }

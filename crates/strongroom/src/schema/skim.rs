@@ -41,6 +41,8 @@ pub(super) struct Known {
     pub(super) expires: i64,
     /// When it is of no use even in an outage.
     pub(super) ends: i64,
+    /// What an access token is good for, as bits: see [`fingerprint::of_scopes`].
+    pub(super) scopes: u64,
     /// How an application's plain token spells that it has no user. What is not plain must not become visible to a
     /// peer that does not know what sets it apart.
     pub(super) no_home_account: Option<NoHomeAccount>,
@@ -70,9 +72,16 @@ pub(super) struct Skimmer<'a> {
 struct Identities<'a> {
     kind: u64,
     environment: (&'a [u8], u64),
-    target: Option<(&'a [u8], u64)>,
+    target: Option<(&'a [u8], Target)>,
     /// Holds a text in lower case.
     lower: Vec<u8>,
+}
+
+/// Fingerprint and bits of a set of scopes.
+#[derive(Clone, Copy)]
+struct Target {
+    fingerprint: u64,
+    scopes: u64,
 }
 
 /// Whose an entry is.
@@ -208,12 +217,13 @@ impl<'a> Skimmer<'a> {
             let ends =
                 AccessToken::ends_of(UnixSeconds::new(token.expires), UnixSeconds::new(token.extended));
             return Some(Skimmed {
-                key: fingerprint::join(token.partition, target),
+                key: fingerprint::join(token.partition, target.fingerprint),
                 partition: token.partition,
                 known: Known {
                     written: token.written,
                     expires: token.expires,
                     ends: ends.get(),
+                    scopes: target.scopes,
                     no_home_account: token.no_home_account,
                 },
             });
@@ -221,7 +231,8 @@ impl<'a> Skimmer<'a> {
         let filled = |meaning| template.value(self.bytes, meaning).filter(|text| !text.is_empty());
         let owner = template.owner(self.bytes)?;
         let client_id = filled(Meaning::ClientId);
-        let mut known = Known { written: 0, expires: i64::MAX, ends: i64::MAX, no_home_account: None };
+        let mut known =
+            Known { written: 0, expires: i64::MAX, ends: i64::MAX, scopes: 0, no_home_account: None };
         let key = match self.kind {
             CredentialType::RefreshToken => {
                 filled(Meaning::Secret)?;
@@ -265,21 +276,25 @@ impl<'a> Identities<'a> {
         identity
     }
 
-    /// The fingerprint of a set of scopes.
-    fn target(&mut self, target: &'a [u8]) -> u64 {
-        if let Some((last, fingerprint)) = self.target
+    fn target(&mut self, target: &'a [u8]) -> Target {
+        if let Some((last, known)) = self.target
             && last == target
         {
-            return fingerprint;
+            return known;
         }
         // One scope is its own set. In a plain string a blank is the only white space.
-        let fingerprint = if target.contains(&b' ') {
-            fingerprint::of_text(Scopes::parse(text(target)).canonical().as_bytes())
+        let known = if target.is_empty() || target.contains(&b' ') {
+            let scopes = Scopes::parse(text(target));
+            Target {
+                fingerprint: fingerprint::of_text(scopes.canonical().as_bytes()),
+                scopes: fingerprint::of_scopes(&scopes),
+            }
         } else {
-            self.lower(target)
+            let fingerprint = self.lower(target);
+            Target { fingerprint, scopes: fingerprint::bits_of_scope(fingerprint) }
         };
-        self.target = Some((target, fingerprint));
-        fingerprint
+        self.target = Some((target, known));
+        known
     }
 
     fn lower(&mut self, text: &[u8]) -> u64 {

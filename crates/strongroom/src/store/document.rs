@@ -11,7 +11,7 @@ use super::{CredentialStore, Lead, LeadGuard, Outcome, Record, StoreInfo};
 use crate::persistence::flight::{self, Attempt};
 use crate::persistence::lock::{DocumentLock, LockPaths, side_file};
 use crate::persistence::{Fence, Loaded, Location, Persistence, PersistenceError, Revision, Saved};
-use crate::schema::{Applied, Change, CredentialKey, Document, DocumentError, Partition};
+use crate::schema::{Applied, Change, CredentialKey, Document, DocumentError, Partition, Scopes};
 use crate::time::Deadline;
 use crate::wait::{self, BoxFuture};
 use crate::{Error, SecretBytes};
@@ -136,7 +136,7 @@ impl<P: Persistence> DocumentStore<P> {
             Ok(document) => {
                 let generation = self.generations.fetch_add(1, Ordering::Relaxed);
                 let snapshot = Arc::new(Snapshot { document, revision, generation });
-                self.snapshot.store(Some(Arc::clone(&snapshot)));
+                retire(self.snapshot.swap(Some(Arc::clone(&snapshot))));
                 *self.damaged() = None;
                 Ok(snapshot)
             }
@@ -250,6 +250,17 @@ impl<P: Persistence> DocumentStore<P> {
     }
 }
 
+/// Lets go of a document that was replaced. Wiping megabytes, and having the system free the file that was held open,
+/// takes as long as reading the new one: whoever waits for that does not wait for this.
+fn retire(old: Option<Arc<Snapshot>>) {
+    const LARGE: usize = 1 << 20;
+
+    if let Some(old) = old.filter(|old| old.document.bytes().len() > LARGE) {
+        // Where no thread is to be had, it is dropped with the closure, here.
+        let _ = std::thread::Builder::new().name("strongroom-wipe".into()).spawn(move || drop(old));
+    }
+}
+
 impl<P: Persistence> DocumentStoreBuilder<P> {
     /// How long a change waits for the lock of the document. Default 10 s. Look-ups never wait for it.
     #[must_use]
@@ -292,6 +303,17 @@ impl<P: Persistence> CredentialStore for DocumentStore<P> {
     fn list<'a>(&'a self, partition: &'a Partition) -> BoxFuture<'a, Result<Vec<Record>, Error>> {
         Box::pin(async move {
             let found = self.snapshot().await?.document.list(partition);
+            Ok(found.into_iter().map(|(credential, revision)| Record { credential, revision }).collect())
+        })
+    }
+
+    fn list_for<'a>(
+        &'a self,
+        partition: &'a Partition,
+        scopes: &'a Scopes,
+    ) -> BoxFuture<'a, Result<Vec<Record>, Error>> {
+        Box::pin(async move {
+            let found = self.snapshot().await?.document.list_for(partition, scopes);
             Ok(found.into_iter().map(|(credential, revision)| Record { credential, revision }).collect())
         })
     }

@@ -13,7 +13,7 @@ pub use self::document::{DocumentStore, DocumentStoreBuilder};
 pub use self::memory::MemoryStore;
 use crate::Error;
 use crate::persistence::{Location, Persistence, Protection};
-use crate::schema::{Change, Credential, CredentialKey, Partition, RecordRevision};
+use crate::schema::{Change, Credential, CredentialKey, Partition, RecordRevision, Scopes};
 use crate::wait::BoxFuture;
 
 /// A store of credentials: memory, a cache document, later a database.
@@ -29,6 +29,20 @@ pub trait CredentialStore: fmt::Debug + Send + Sync {
     /// # Errors
     /// The store cannot be read.
     fn list<'a>(&'a self, partition: &'a Partition) -> BoxFuture<'a, Result<Vec<Record>, Error>>;
+
+    /// The credentials of a partition that may have all of these scopes, in no particular order; others may be among
+    /// them. By default all of the partition. A store that tells cheaply which cannot leaves those out.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    fn list_for<'a>(
+        &'a self,
+        partition: &'a Partition,
+        scopes: &'a Scopes,
+    ) -> BoxFuture<'a, Result<Vec<Record>, Error>> {
+        let _ = scopes;
+        self.list(partition)
+    }
 
     /// Makes `change` as one step, durably where the store is durable, replaying it on the newest state if
     /// somebody else was faster.

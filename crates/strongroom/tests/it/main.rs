@@ -1,11 +1,17 @@
 //! The behaviour of the library, a file per subject.
+//!
+//! On Windows the identity provider is not built; what is special there is in `windows`.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, unreachable_pub)]
 
 #[cfg(unix)]
 mod atomic;
+#[cfg(unix)]
 mod authorities;
+#[cfg(unix)]
 mod bad_answers;
+#[cfg(unix)]
 mod client_credentials;
+#[cfg(unix)]
 mod client_support;
 mod clock;
 #[cfg(unix)]
@@ -18,17 +24,24 @@ mod flight_host;
 mod fork;
 #[cfg(unix)]
 mod herd;
+#[cfg(target_os = "linux")]
+mod keyring_support;
 mod layers;
 #[cfg(unix)]
 mod persistence_file;
 mod persistence_support;
+#[cfg(unix)]
 mod refusals;
+#[cfg(unix)]
 mod remembered_refusals;
+#[cfg(unix)]
 mod renewal;
 mod schema_bounds;
 mod schema_confusion;
 mod schema_fixtures;
+mod schema_fuzz;
 mod schema_identity;
+#[cfg(unix)]
 mod schema_properties;
 mod schema_removal;
 mod schema_support;
@@ -48,6 +61,8 @@ mod seal_sources;
 mod seal_support;
 #[cfg(unix)]
 mod sealed;
+#[cfg(target_os = "linux")]
+mod secret_service;
 mod secrets;
 #[cfg(unix)]
 mod secrets_in_debug;
@@ -61,11 +76,14 @@ mod source_support;
 mod state_file;
 mod store_conflicts;
 mod stores;
-#[cfg(unix)]
 mod support;
+#[cfg(unix)]
 mod token_cache;
+#[cfg(unix)]
 mod token_confusion;
 #[cfg(unix)]
 mod unsaved_tokens;
+#[cfg(windows)]
+mod windows;
 #[cfg(unix)]
 mod wreckage;

@@ -213,7 +213,7 @@ fn a_link_of_somebody_else_is_refused() {
 }
 
 #[test]
-fn somebody_elses_document_can_be_read_by_who_may_but_is_not_written() {
+fn somebody_elses_document_can_be_looked_at_by_who_may_but_is_neither_used_nor_written() {
     let directory = tempfile::tempdir().unwrap();
     let path = if is_root() {
         let path = directory.path().join("cache.bin");
@@ -225,9 +225,13 @@ fn somebody_elses_document_can_be_read_by_who_may_but_is_not_written() {
         "/etc/passwd".into()
     };
     let before = std::fs::read(&path).unwrap();
-    let persistence = open(&path);
+    let persistence = FilePersistence::builder(&path).only_looks(true).build().unwrap();
     let loaded = block_on(persistence.load()).unwrap();
     assert_eq!(loaded.bytes.expose(), before);
+    if is_root() {
+        // Planted where a cache is expected, it would make us act with somebody else's tokens.
+        assert_eq!(code(block_on(open(&path).load())), "wrong_owner");
+    }
     assert_eq!(mode_of(&path), 0o644, "not ours to tighten");
     let owner = std::fs::metadata(&path).unwrap().uid();
     let error = save_to(&persistence, b"[]", &loaded.revision).unwrap_err();

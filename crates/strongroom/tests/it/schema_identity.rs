@@ -244,3 +244,27 @@ fn every_credential_is_found_under_its_own_key_after_it_was_put() {
         }
     }
 }
+
+#[test]
+fn what_has_the_wanted_scopes_is_listed_for_them() {
+    let targets = ["a", "b A", "a b c", "ab", "", "ü a"];
+    let entries: Vec<String> =
+        targets.iter().map(|target| app_entry(&[("target", &format!("\"{target}\""))])).collect();
+    let entries: Vec<(&str, &str)> =
+        targets.iter().zip(&entries).map(|(key, entry)| (*key, entry.as_str())).collect();
+    let document = access_tokens(&entries);
+    let listed = |scopes: &str| {
+        let scopes = Scopes::parse(scopes);
+        let found = document.list_for(&app_partition(), &scopes).into_iter();
+        let tokens = found.filter_map(|(credential, _)| credential.into_access_token());
+        tokens.filter(|token| scopes.is_subset_of(&token.target)).count()
+    };
+    assert_eq!((listed("A"), listed("b a"), listed("Ü"), listed("ab"), listed("")), (4, 2, 1, 1, 6));
+    assert_eq!(document.list_for(&app_partition(), &Scopes::default()).len(), 6);
+    let many: Vec<String> = (0..1_000).map(|n| app_entry(&[("target", &format!("\"s{n}\""))])).collect();
+    let many: Vec<(String, &str)> =
+        many.iter().enumerate().map(|(n, entry)| (n.to_string(), entry.as_str())).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(key, entry)| (key.as_str(), *entry)).collect();
+    let found = access_tokens(&many).list_for(&app_partition(), &Scopes::parse("s500"));
+    assert!((1..100).contains(&found.len()), "most of the others are left out");
+}

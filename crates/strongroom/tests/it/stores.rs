@@ -6,6 +6,8 @@ use strongroom::{
     block_on,
 };
 
+#[cfg(target_os = "linux")]
+use crate::keyring_support::Keyring;
 use crate::schema_support::{
     NOW, account, app_metadata, app_token, change, id_token, refresh_token, user_token,
 };
@@ -17,6 +19,18 @@ fn on_every_store(check: impl Fn(&str, &dyn CredentialStore)) {
     check("memory", &MemoryStore::new());
     check("a document in a file", &DocumentStore::new(file));
     check("a document in memory", &DocumentStore::new(MemoryPersistence::new()));
+    #[cfg(windows)]
+    {
+        let path = folder.path().join("protected.bin");
+        let protected = strongroom::FilePersistenceWithDataProtection::new(path).unwrap();
+        check("a document that Windows protects", &DocumentStore::new(protected));
+    }
+    // In the part of `./test` that has a keyring; elsewhere `secret_service` says that there is none.
+    #[cfg(target_os = "linux")]
+    if std::env::var_os("STRONGROOM_TEST_KEYRING").is_some() {
+        let keyring = Keyring::start();
+        check("a document in the Secret Service", &DocumentStore::new(keyring.bus.persistence()));
+    }
 }
 
 pub(crate) fn get(store: &dyn CredentialStore, key: &CredentialKey) -> Option<Record> {

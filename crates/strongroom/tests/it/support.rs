@@ -3,11 +3,13 @@
 
 use std::fs::OpenOptions;
 use std::io::{BufRead as _, BufReader, Write as _};
+#[cfg(unix)]
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
+#[cfg(unix)]
 pub fn is_root() -> bool {
     rustix::process::geteuid().is_root()
 }
@@ -23,6 +25,7 @@ pub fn skip(test: &str, reason: &str) {
 }
 
 /// Whether a test that needs an ordinary user may run.
+#[cfg(unix)]
 pub fn is_unprivileged(test: &str) -> bool {
     if std::env::var_os("STRONGROOM_TEST_UNPRIVILEGED").is_some_and(|value| value == "1") {
         assert!(!is_root(), "STRONGROOM_TEST_UNPRIVILEGED is set, but this is root");
@@ -33,6 +36,7 @@ pub fn is_unprivileged(test: &str) -> bool {
 }
 
 /// Whether a test that mounts file systems may run.
+#[cfg(unix)]
 pub fn can_mount(test: &str) -> bool {
     let directory = tempfile::tempdir().unwrap();
     if is_root() && mount(&["-t", "tmpfs", "tmpfs"], directory.path()).is_some() {
@@ -56,10 +60,12 @@ pub fn mount<'a>(arguments: &[&str], at: &'a Path) -> Option<Mount<'a>> {
     output.status.success().then_some(Mount(at))
 }
 
+#[cfg(unix)]
 pub fn mode_of(path: &Path) -> u32 {
     path.symlink_metadata().unwrap().permissions().mode() & 0o7777
 }
 
+#[cfg(unix)]
 pub fn set_mode(path: &Path, mode: u32) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
 }

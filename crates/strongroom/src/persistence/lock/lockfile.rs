@@ -54,9 +54,24 @@ pub(super) async fn acquire(
     let mut pause = FIRST_PAUSE;
     let mut hasty = 0;
     let mut sighting = None;
+    let mut in_the_way_since = None;
     loop {
-        let attempt = attempt(path, mode, &mut sighting)
-            .map_err(|source| PersistenceError::io("take the lock file", path, source))??;
+        let attempt = match attempt(path, mode, &mut sighting) {
+            Err(error) => {
+                let since = *in_the_way_since.get_or_insert_with(Instant::now);
+                // What may be for good is not called a lock, however short the caller's patience.
+                let is_meant =
+                    |long: Duration| since.elapsed() > long || long < Duration::MAX && deadline.has_passed();
+                if access::may_pass(&error).is_none_or(is_meant) {
+                    return Err(PersistenceError::io("take the lock file", path, error));
+                }
+                Attempt::Held(Holder::default())
+            }
+            Ok(attempt) => {
+                in_the_way_since = None;
+                attempt?
+            }
+        };
         let holder = match attempt {
             Attempt::Taken(locked) => {
                 locked.sign();
@@ -112,7 +127,7 @@ fn attempt(path: &Path, mode: u32, sighting: &mut Sighting) -> io::Result<Result
             Err(error) => return Err(error),
         },
     };
-    let id = FileId::of(&found);
+    let id = FileId::of(&file)?;
     let seen_for = match sighting {
         Some((seen, since)) if *seen == id => since.elapsed(),
         _ => {

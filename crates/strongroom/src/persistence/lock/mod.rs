@@ -46,8 +46,8 @@ impl LockPaths {
     }
 
     /// Our lock file alone, for what only this library writes.
-    pub(crate) fn ours(path: Option<PathBuf>) -> Self {
-        Self { ours: path, peers: None, mode: 0o600 }
+    pub(crate) fn ours(path: Option<PathBuf>, mode: u32) -> Self {
+        Self { ours: path, peers: None, mode }
     }
 }
 
@@ -123,7 +123,7 @@ impl Locked {
 
     /// Whether `path` names this file, and the lock on it is this process's.
     fn is_at(&self, path: &Path) -> bool {
-        self.is_own() && path.symlink_metadata().is_ok_and(|found| FileId::of(&found) == self.id)
+        self.is_own() && FileId::at(path).is_ok_and(|id| id == self.id)
     }
 
     /// Whether this is the process that took the lock, not a child that was forked from it.
@@ -248,6 +248,7 @@ fn open_existing(path: &Path, mode: u32) -> io::Result<Result<(OwnFile, Metadata
     let file = match access::cautious_options().read(true).write(true).open(path) {
         Ok(file) => OwnFile::new(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(error),
+        Err(error) if access::may_pass(&error).is_some() => return Err(error),
         // It was replaced a moment ago: look again.
         Err(error) if access::is_link_error(&error) => return Err(io::ErrorKind::NotFound.into()),
         Err(source) => return refused(PersistenceError::io("open the lock file", path, source)),
@@ -277,4 +278,5 @@ fn printable(text: &str) -> String {
 }
 
 #[cfg(test)]
+#[cfg(unix)]
 mod tests;

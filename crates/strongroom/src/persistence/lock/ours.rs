@@ -80,22 +80,20 @@ pub(super) async fn acquire(path: &Path, mode: u32, deadline: Deadline) -> Resul
 /// Opens a lock file of ours, and makes it if there is none.
 pub(in super::super) fn open(path: &Path, mode: u32) -> Result<(OwnFile, FileId), PersistenceError> {
     let failed = |source| PersistenceError::io("open the lock file", path, source);
-    loop {
-        match open_existing(path, mode) {
-            Ok(result) => return result.map(|(file, found)| (file, FileId::of(&found))),
+    let file = loop {
+        match access::despite_others(|| open_existing(path, mode)) {
+            Ok(result) => break result?.0,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(source) => return Err(failed(source)),
         }
         match access::create_new(path, mode) {
-            Ok(file) => {
-                let file = OwnFile::new(file);
-                let id = FileId::of(&file.metadata().map_err(failed)?);
-                return Ok((file, id));
-            }
+            Ok(file) => break OwnFile::new(file),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(source) => return Err(PersistenceError::io("create the lock file", path, source)),
         }
-    }
+    };
+    let id = FileId::of(&file).map_err(failed)?;
+    Ok((file, id))
 }
 
 /// The error that says who holds the lock, as far as its last holder has signed.
