@@ -36,7 +36,7 @@ fn throughput(key_file: &Path) {
 
     let sealed = SealedPersistence::new(Hands::default(), source(key_file));
     let (mut seal, mut open) = (Vec::new(), Vec::new());
-    for _ in 0..31 {
+    for _ in 0..101 {
         let began = Instant::now();
         let saved = block_on(sealed.save(&document, &Revision::absent(), &Fence::open())).unwrap();
         seal.push(began.elapsed());
@@ -48,8 +48,14 @@ fn throughput(key_file: &Path) {
         assert_eq!(loaded.bytes.len(), LARGE);
     }
     for (what, times) in [("seal", seal), ("open", open)] {
-        let time = median(times);
-        println!("{what} 10 MB: {time:.2?}, {:.2} GB/s", LARGE as f64 / time.as_secs_f64() / 1e9);
+        // The best as well: the median is the machine's other work as much as ours.
+        let (best, median) = (times.iter().min().copied().unwrap_or_default(), median(times));
+        let rate = |time: Duration| LARGE as f64 / time.as_secs_f64() / 1e9;
+        println!(
+            "{what} 10 MB: {median:.2?}, {:.2} GB/s; best {best:.2?}, {:.2} GB/s",
+            rate(median),
+            rate(best)
+        );
     }
 }
 
