@@ -18,8 +18,11 @@ use crate::store::{CredentialStore, Outcome};
 use crate::time::{Deadline, UnixSeconds};
 use crate::{Error, ErrorKind, wait};
 
-/// How long after a write of ours its loss is noticed.
-const MEMORY: Duration = Duration::from_secs(30);
+/// How long after a write of ours its loss is noticed. MSAL Node may wait 50 s for its lock, and then write what it knew
+/// before.
+const MEMORY: Duration = Duration::from_secs(60);
+/// How long nothing is put back after something was, in milliseconds.
+const PAUSE: u64 = 400;
 /// How often a token is put back without having been seen in between: who erases it so often means it.
 const MOST_IN_A_ROW: u32 = 3;
 /// How often a token is put back at all.
@@ -38,6 +41,8 @@ pub(super) struct Settling {
     settled: AtomicU64,
     /// When to look again at what could not be set right, in milliseconds; zero is not at all.
     again: AtomicU64,
+    /// When something was last put back, in the same way.
+    put_back_at: AtomicU64,
     /// A forked child has written nothing.
     written: PerProcess<Mutex<VecDeque<Written>>>,
     /// Their number, so that the usual case costs no lock.
@@ -69,6 +74,7 @@ impl Settling {
         Self {
             settled: AtomicU64::new(0),
             again: AtomicU64::new(0),
+            put_back_at: AtomicU64::new(0),
             written: PerProcess::new(Mutex::default),
             count: AtomicUsize::new(0),
         }
@@ -140,10 +146,20 @@ impl Settling {
                 bury_again(store, state, graveyard.clone(), now).await?;
             }
             let is_missed = |one: &Written| !graveyard.has_removal_since(&one.token.client_id, one.noted);
-            self.put_back(store, lost.into_iter().filter(is_missed).collect(), now).await
+            let lost: Vec<Written> = lost.into_iter().filter(is_missed).collect();
+            // Each write of ours is one that a waiting peer has not read: hurrying would feed the erasing.
+            let soonest = match self.put_back_at.load(Ordering::Relaxed) {
+                0 => 0,
+                last => last + PAUSE,
+            };
+            if !lost.is_empty() && milliseconds() < soonest {
+                return Ok(soonest);
+            }
+            self.put_back(store, lost, now).await?;
+            Ok::<_, Error>(0)
         };
         match settled.await {
-            Ok(()) => self.again.store(0, Ordering::Relaxed),
+            Ok(again) => self.again.store(again, Ordering::Relaxed),
             Err(error) => {
                 tracing::debug!(%error, "what another program did to the cache cannot be set right now");
             }
@@ -194,6 +210,7 @@ impl Settling {
             let change =
                 those.iter().fold(change, |change, one| change.put_unless_answered(one.token.clone()));
             apply_soon(store, &change).await?;
+            self.put_back_at.store(milliseconds(), Ordering::Relaxed);
             tracing::info!(
                 count = those.len(),
                 "another program erased tokens from the cache; they were put back"
