@@ -249,6 +249,7 @@ fn next_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdErr
     }
 }
 
-fn host_of(url: &str) -> String {
+/// The host that `url` names, to say in an error or a log line; empty where it names none.
+pub(super) fn host_of(url: &str) -> String {
     url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime};
 use backon::{BackoffBuilder, ConstantBuilder};
 
 use super::error::ServiceError;
+use super::http::host_of;
 use super::transport::{HttpRequest, HttpResponse, Transport, TransportError};
 use crate::time::{Deadline, wall_clock};
 use crate::wait;
@@ -87,10 +88,6 @@ fn parse_retry_after(text: &str, now: SystemTime) -> Option<Duration> {
         Err(_) => httpdate::parse_http_date(text).ok()?.duration_since(now).unwrap_or_default(),
     };
     Some(wait.min(ServiceError::LONGEST_RETRY_AFTER))
-}
-
-fn host_of(url: &str) -> String {
-    url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
 }
 
 #[cfg(test)]
