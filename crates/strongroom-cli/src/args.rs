@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::TypedValueParser as _;
+use clap::builder::{StringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
 use clap_complete::Shell;
+use strongroom::persistence::Kind;
+use strongroom::{Error, KeySelector, Protection};
 
 /// Tokens for daemons, from a cache that survives the process.
 ///
@@ -120,13 +122,8 @@ pub(crate) struct Token {
     #[command(flatten)]
     pub(crate) cache: Cache,
 
-    /// How the cache is kept
-    #[arg(long, value_enum, default_value_t = Persistence::File, value_name = "KIND")]
-    pub(crate) persistence: Persistence,
-
-    /// Refuses a cache that is protected less well than this
-    #[arg(long, value_enum, default_value_t = MinProtection::None, value_name = "LEVEL")]
-    pub(crate) min_protection: MinProtection,
+    #[command(flatten)]
+    pub(crate) keeping: Keeping,
 
     /// Asks the identity provider even if the cache has a token
     ///
@@ -235,6 +232,7 @@ pub(crate) struct Completions {
     pub(crate) shell: Shell,
 }
 
+/// Where a cache is, and where its key is.
 #[derive(Debug, Args)]
 pub(crate) struct Cache {
     /// Where the cache is. By default the user's cache folder
@@ -243,12 +241,54 @@ pub(crate) struct Cache {
     /// ~/.cache/strongroom/token_cache.bin.
     #[arg(long = "cache", value_name = "PATH")]
     pub(crate) path: Option<PathBuf>,
+
+    /// Where the key of a sealed cache is. By default what sealed it, else what is configured, else this host's
+    ///
+    /// host: a key file that is made at first use in this host's state folder.
+    /// file:PATH: a key file ($STRONGROOM_KEY_FILE).
+    /// env: the variable $STRONGROOM_KEY.
+    /// systemd: the credential strongroom.key.
+    /// secret-service: the desktop's Secret Service.
+    /// keyutils: the kernel's keyring, gone at reboot.
+    /// passphrase-file:PATH: a file with a passphrase.
+    #[arg(long, value_name = "SOURCE", value_parser = key_source(), verbatim_doc_comment)]
+    pub(crate) key_source: Option<KeySelector>,
+}
+
+/// How a cache is kept.
+#[derive(Debug, Args)]
+pub(crate) struct Keeping {
+    /// How the cache is kept
+    #[arg(long, value_enum, default_value_t = Persistence::Auto, value_name = "KIND")]
+    pub(crate) persistence: Persistence,
+
+    /// Refuses a cache that is protected less well than this
+    #[arg(long, value_enum, default_value_t = MinProtection::None, value_name = "LEVEL")]
+    pub(crate) min_protection: MinProtection,
+
+    /// Keeps the cache in plain text, with a warning, where it cannot be encrypted or is plain already
+    #[arg(long)]
+    pub(crate) fallback_to_plaintext: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Persistence {
+    /// Encrypted, in the best way that this machine has without any set-up
+    Auto,
     /// A plain file, readable by its owner only: the one that all MSAL libraries share
     File,
+    /// A file that is sealed with a key of Strongroom's
+    Sealed,
+}
+
+impl From<Persistence> for Kind {
+    fn from(persistence: Persistence) -> Self {
+        match persistence {
+            Persistence::Auto => Self::Auto,
+            Persistence::File => Self::File,
+            Persistence::Sealed => Self::Sealed,
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -269,6 +309,17 @@ pub(crate) enum MinProtection {
     ProvidedKey,
     /// In the operating system's secret store
     OsStore,
+}
+
+impl From<MinProtection> for Protection {
+    fn from(least: MinProtection) -> Self {
+        match least {
+            MinProtection::None => Self::None,
+            MinProtection::HostFile => Self::HostFile,
+            MinProtection::ProvidedKey => Self::ProvidedKey,
+            MinProtection::OsStore => Self::OsStore,
+        }
+    }
 }
 
 /// What a result, and an error, is printed as.
@@ -302,6 +353,16 @@ impl From<TokenOutput> for Output {
             TokenOutput::Header => Self::Header,
         }
     }
+}
+
+/// Reads a key source as the library spells it.
+fn key_source() -> impl TypedValueParser<Value = KeySelector> {
+    StringValueParser::new().try_map(|text| {
+        text.parse::<KeySelector>().map_err(|error: Error| {
+            let remedy = error.remedy().map_or_else(String::new, |remedy| format!("; {remedy}"));
+            format!("{error}{remedy}")
+        })
+    })
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -1,6 +1,7 @@
 //! Every environment variable that the command reads.
 //!
-//! The library itself reads none. `HTTPS_PROXY` and `NO_PROXY` are honoured by the HTTP library, `SSL_CERT_FILE`
+//! The library reads some of its own where a cache is sealed: STRONGROOM_KEY, STRONGROOM_KEY_FILE, CREDENTIALS_DIRECTORY
+//! and those of state folders. `HTTPS_PROXY` and `NO_PROXY` are honoured by the HTTP library, `SSL_CERT_FILE`
 //! and `SSL_CERT_DIR` by the TLS library where the platform's trust roots are files.
 
 use std::ffi::OsString;
@@ -11,6 +12,8 @@ pub(crate) const STRONGROOM_CACHE: &str = "STRONGROOM_CACHE";
 pub(crate) const STRONGROOM_CONFIG: &str = "STRONGROOM_CONFIG";
 /// What is logged: `warn`, or `strongroom=debug,hyper=info`.
 pub(crate) const STRONGROOM_LOG: &str = "STRONGROOM_LOG";
+/// The folder of the host key, before all others. Read by the library; set for the demonstration's daemon.
+pub(crate) const STRONGROOM_STATE_DIR: &str = "STRONGROOM_STATE_DIR";
 /// The user's cache folder.
 pub(crate) const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
 /// The user's home folder.

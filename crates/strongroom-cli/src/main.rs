@@ -4,12 +4,12 @@
 //! kind of failure it was.
 
 mod args;
+mod cache;
 mod command;
 mod config;
 mod env_vars;
 mod failure;
 mod input;
-mod location;
 mod output;
 
 use std::ffi::OsStr;

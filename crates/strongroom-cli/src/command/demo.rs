@@ -8,12 +8,15 @@ use std::time::Instant;
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde::{Deserialize, Serialize};
-use strongroom::{HttpRequest, Transport, block_on};
+use strongroom::persistence::{self, Kind};
+use strongroom::{HttpRequest, KeySelector, Transport, block_on};
 use strongroom_sts::{Ready, RunningSts};
 
 use super::{sts, token};
-use crate::args::{Demo, Global, Output, Persistence};
+use crate::args::{Demo, Global, Output};
+use crate::cache::once;
 use crate::config::Config;
+use crate::env_vars;
 use crate::failure::Failure;
 use crate::output;
 
@@ -25,6 +28,7 @@ struct Run {
     token_requests: u64,
     discovery_requests: u64,
     api_status: u16,
+    encrypted: bool,
     milliseconds: f64,
 }
 
@@ -33,6 +37,7 @@ struct Run {
 struct Report {
     token_source: String,
     api_status: u16,
+    encrypted: bool,
 }
 
 pub(crate) fn run(options: &Demo, global: &Global) -> Result<(), Failure> {
@@ -83,6 +88,7 @@ fn one_run(number: u32, provider: &RunningSts, cache: &Path, running: &Running) 
     daemon
         .args(["demo", "--daemon"])
         .args([config_file.as_path(), cache, ca_file.as_path()])
+        .env(env_vars::STRONGROOM_STATE_DIR, cache.with_file_name("state"))
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     // Ctrl-C at a terminal is for the demonstration, which ends the daemon.
@@ -105,6 +111,7 @@ fn one_run(number: u32, provider: &RunningSts, cache: &Path, running: &Running) 
         token_requests: seen.token,
         discovery_requests: seen.discovery + seen.openid_configuration,
         api_status: report.api_status,
+        encrypted: report.encrypted,
         milliseconds: (milliseconds * 10.0).round() / 10.0,
     })
 }
@@ -112,7 +119,9 @@ fn one_run(number: u32, provider: &RunningSts, cache: &Path, running: &Running) 
 /// The daemon: gets a token, calls the API, ends.
 fn daemon(config: &Path, cache: &Path, ca: &Path, global: &Global) -> Result<(), Failure> {
     let config = Config::load(Some(config), &[])?;
-    let cache = token::open_cache(cache, Persistence::File, global)?;
+    // The key too lies in the folder that is removed.
+    let persistence = persistence::builder(cache).kind(Kind::Sealed).key_source(KeySelector::Host).build()?;
+    let cache = once(persistence, global);
     let app = token::application(&config, cache, Some(ca.to_owned()), global).build()?;
     let result = app.acquire_token_for_client(config.scopes).blocking()?;
 
@@ -124,13 +133,17 @@ fn daemon(config: &Path, cache: &Path, ca: &Path, global: &Global) -> Result<(),
     let mut request = HttpRequest::get(&endpoint);
     request.headers.push(("authorization", result.authorization_header().expose().to_owned()));
     let answer = block_on(transport.send(request)).map_err(strongroom::Error::from)?;
-    output::json(&Report { token_source: result.token_source().as_str().into(), api_status: answer.status })
+    output::json(&Report {
+        token_source: result.token_source().as_str().into(),
+        api_status: answer.status,
+        encrypted: app.token_cache().info().protection.is_encrypted(),
+    })
 }
 
 fn summary(runs: &[Run]) -> String {
     let mut table = Table::new();
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
-    table.set_header(["RUN", "TOKEN FROM", "TOKEN REQUESTS", "DISCOVERY", "SAMPLE API", "TIME"]);
+    table.set_header(["RUN", "TOKEN FROM", "TOKEN REQUESTS", "DISCOVERY", "SAMPLE API", "ENCRYPTED", "TIME"]);
     for run in runs {
         table.add_row([
             run.run.to_string(),
@@ -138,6 +151,7 @@ fn summary(runs: &[Run]) -> String {
             run.token_requests.to_string(),
             run.discovery_requests.to_string(),
             run.api_status.to_string(),
+            if run.encrypted { "yes" } else { "no" }.to_owned(),
             format!("{:.1} ms", run.milliseconds),
         ]);
     }

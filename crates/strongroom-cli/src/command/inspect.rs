@@ -1,14 +1,13 @@
 //! `strongroom inspect`.
 
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
 use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde_json::{Map, Value};
 use strongroom::{
-    AccessToken, Clock, Credential, Document, Entry, EntryProblem, FilePersistence, Persistence,
-    SecretString, SystemClock, TokenScheme, UnixSeconds, block_on,
+    AccessToken, Clock, Credential, Document, Entry, EntryProblem, Persistence, SecretString, SystemClock,
+    TokenScheme, UnixSeconds, block_on,
 };
 
 use crate::args::{Global, Inspect, Output};
@@ -16,8 +15,7 @@ use crate::failure::Failure;
 use crate::output::{self, human_seconds, printable};
 
 pub(crate) fn run(options: &Inspect, global: &Global) -> Result<(), Failure> {
-    let location = options.cache.location()?;
-    let persistence = FilePersistence::builder(&location).only_looks(true).build()?;
+    let persistence = options.cache.to_look_at()?;
     let document = load(&persistence)?;
     let now = SystemClock.now();
     match global.output {
@@ -27,7 +25,7 @@ pub(crate) fn run(options: &Inspect, global: &Global) -> Result<(), Failure> {
             output::json(&rows)
         }
         _ => {
-            output::note(&heading(&location, &persistence, &document));
+            output::note(&heading(&persistence, &document));
             if document.entries().next().is_none() {
                 return Ok(());
             }
@@ -37,7 +35,7 @@ pub(crate) fn run(options: &Inspect, global: &Global) -> Result<(), Failure> {
 }
 
 /// The document; one that a peer is writing to at this moment is read again.
-fn load(persistence: &FilePersistence) -> Result<Document, Failure> {
+fn load(persistence: &dyn Persistence) -> Result<Document, Failure> {
     let mut patience = 20;
     loop {
         match Document::parse(block_on(persistence.load())?.bytes) {
@@ -51,14 +49,15 @@ fn load(persistence: &FilePersistence) -> Result<Document, Failure> {
     }
 }
 
-fn heading(location: &Path, persistence: &FilePersistence, document: &Document) -> String {
+fn heading(persistence: &dyn Persistence, document: &Document) -> String {
+    let location = persistence.location();
     let entries = document.entries().count();
     if entries == 0 {
-        return format!("nothing is cached in {}", location.display());
+        return format!("nothing is cached in {location}");
     }
     let noun = if entries == 1 { "entry" } else { "entries" };
     let (kind, protection) = (persistence.kind(), persistence.protection());
-    format!("{}: {entries} {noun}, persistence {kind}, protection {protection}", location.display())
+    format!("{location}: {entries} {noun}, persistence {kind}, protection {protection}")
 }
 
 fn table(document: &Document, now: UnixSeconds, show_secrets: bool) -> Table {

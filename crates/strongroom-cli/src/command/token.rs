@@ -7,19 +7,18 @@ use std::time::Duration;
 use serde::Serialize;
 use strongroom::{
     AuthenticationResult, BoxFuture, ClientCredential, ConfidentialClientApplication,
-    ConfidentialClientApplicationBuilder, DocumentStore, Error, ErrorKind, FilePersistence, HttpRequest,
-    HttpResponse, HttpTransport, Protection, Renewal, StoreInfo, TokenCache, Transport, TransportError,
+    ConfidentialClientApplicationBuilder, HttpRequest, HttpResponse, HttpTransport, Renewal, StoreInfo,
+    TokenCache, Transport, TransportError,
 };
 
-use crate::args::{Global, MinProtection, Output, Persistence, Refresh, Token};
+use crate::args::{Global, Output, Refresh, Token};
 use crate::config::Config;
 use crate::failure::Failure;
 use crate::{input, output};
 
 pub(crate) fn run(options: &Token, global: &Global) -> Result<(), Failure> {
     let config = Config::load(options.config.as_deref(), &options.scopes)?;
-    let cache = open_cache(&options.cache.location()?, options.persistence, global)?;
-    require_protection(&cache.info(), options.min_protection)?;
+    let cache = options.cache.to_use(&options.keeping, global)?;
     let builder = application(&config, cache, options.ca_file.clone(), global);
     let app = builder.renewal(renewal(options.refresh)).build()?;
     let result =
@@ -39,16 +38,6 @@ pub(crate) fn run(options: &Token, global: &Global) -> Result<(), Failure> {
     // take longer than all the rest.
     std::mem::forget(app);
     Ok(())
-}
-
-pub(crate) fn open_cache(path: &Path, kind: Persistence, global: &Global) -> Result<TokenCache, Failure> {
-    let store = match kind {
-        Persistence::File => {
-            DocumentStore::builder(FilePersistence::new(path)?).lock_timeout(global.lock_timeout)
-        }
-    };
-    // It is asked once.
-    Ok(TokenCache::builder(store.build()).l1_bytes(0).build())
 }
 
 /// This process ends at once, so nothing goes on behind it.
@@ -123,23 +112,6 @@ fn print(result: &AuthenticationResult, info: &StoreInfo, format: Output) -> Res
             },
         }),
     }
-}
-
-fn require_protection(info: &StoreInfo, least: MinProtection) -> Result<(), Failure> {
-    let least = match least {
-        MinProtection::None => Protection::None,
-        MinProtection::HostFile => Protection::HostFile,
-        MinProtection::ProvidedKey => Protection::ProvidedKey,
-        MinProtection::OsStore => Protection::OsStore,
-    };
-    if info.protection >= least {
-        return Ok(());
-    }
-    let message =
-        format!("the cache {} has protection {}, and {least} is demanded", info.location, info.protection);
-    Err(Error::new(ErrorKind::Storage, "protection_too_low", message)
-        .with_remedy("choose another --persistence, or a lower --min-protection")
-        .into())
 }
 
 /// HTTP that trusts the certificates of a file too; else the reason why not.

@@ -43,10 +43,10 @@ impl World {
         self.token_with(&self.ready().config_file, &self.cache())
     }
 
-    /// The same with another configuration and another cache.
+    /// The same with another configuration and another cache, a plain file.
     pub fn token_with(&self, config: &Path, cache: &Path) -> Command {
         let mut command = command("token");
-        command.arg("--config").arg(config).arg("--cache").arg(cache);
+        command.arg("--config").arg(config).arg("--cache").arg(cache).args(["--persistence", "file"]);
         command.arg("--ca-file").arg(&self.ready().ca_file);
         command
     }
@@ -89,6 +89,8 @@ pub fn command(subcommand: &str) -> Command {
 pub fn bare() -> Command {
     let mut command = Command::new(binary());
     command.stdin(Stdio::null()).env_remove("NO_COLOR");
+    // The key of this host that the tests seal with is none of the user's.
+    command.env("XDG_STATE_HOME", concat!(env!("CARGO_TARGET_TMPDIR"), "/state"));
     for (name, _) in std::env::vars_os() {
         let upper = name.to_string_lossy().to_uppercase();
         let ours = upper.starts_with("STRONGROOM_") && !upper.starts_with("STRONGROOM_TEST");

@@ -184,7 +184,8 @@ fn wrong_usage_is_told_as_it_is_asked_for() {
         &["completions"],
         &["inspect", "--output", "header"],
         &["token", "--timeout", "soon"],
-        &["token", "--persistence", "sealed"],
+        &["token", "--persistence", "cardboard"],
+        &["token", "--key-source", "pocket"],
         &[],
     ] {
         let plain = run(bare().args(arguments));

@@ -162,7 +162,7 @@ impl Migration {
         if matches!(from.look()?, Found::Nothing) {
             return Err(nothing_at(&self.path));
         }
-        let old = from.existing()?;
+        let old = from.open()?;
         match &self.new_location {
             Some(new) if !is_same(&self.path, new) => self.move_to(new, &old),
             _ => self.in_place(&old),

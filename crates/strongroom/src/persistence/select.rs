@@ -10,8 +10,8 @@ use super::access::{self, OWNER_ONLY};
 use super::key_files::KeyFilesOnDisk;
 use super::sealed::{ENOUGH_TO_TELL, Keys, Sources, Unlocked, is_blank};
 use super::{
-    BoxFuture, Fence, FilePersistence, Loaded, Location, Persistence, PersistenceError, Protection, Revision,
-    Saved, SealedPersistence,
+    BoxFuture, Fence, FilePersistence, FilePersistenceBuilder, Loaded, Location, Persistence,
+    PersistenceError, Protection, Revision, Saved, SealedPersistence,
 };
 use crate::env_vars::Environment;
 use crate::seal::{
@@ -47,7 +47,7 @@ pub fn encrypted(path: impl Into<PathBuf>) -> Result<ChosenPersistence, Error> {
 /// # Errors
 /// Something else than a cache is there, or its key is not to be had.
 pub fn open(path: impl Into<PathBuf>) -> Result<ChosenPersistence, Error> {
-    builder(path).existing()
+    builder(path).open()
 }
 
 /// What the header of the sealed document at `path` says about its key; `None` if nothing sealed is there. Opens
@@ -71,6 +71,7 @@ pub fn builder(path: impl Into<PathBuf>) -> PersistenceBuilder {
         fallback_to_plaintext: false,
         min_protection: Protection::None,
         mode: OWNER_ONLY,
+        only_looks: false,
         keeps_lost: false,
     }
 }
@@ -140,6 +141,7 @@ pub struct PersistenceBuilder {
     fallback_to_plaintext: bool,
     min_protection: Protection,
     mode: u32,
+    only_looks: bool,
     keeps_lost: bool,
 }
 
@@ -175,6 +177,13 @@ impl PersistenceBuilder {
         self
     }
 
+    /// For who only looks at what is there and acts on none of it: a document of another user is read too, and one
+    /// of ours with wider permissions is not tightened. Default: no.
+    pub fn only_looks(mut self, only_looks: bool) -> Self {
+        self.only_looks = only_looks;
+        self
+    }
+
     /// What [`build`](Self::build) would choose and why, without making a key or touching the document.
     ///
     /// # Errors
@@ -196,19 +205,23 @@ impl PersistenceBuilder {
         Ok(decided)
     }
 
-    /// Makes a document whose key is lost an error, for those who need what is in it.
-    pub(super) fn keep_lost(mut self) -> Self {
-        self.keeps_lost = true;
-        self
-    }
-
-    /// Whatever is there, as it is.
-    pub(super) fn existing(mut self) -> Result<ChosenPersistence, Error> {
+    /// Whatever is there, plain or sealed, opened as it is, instead of the kind that was set; makes no key. Nothing
+    /// is an empty plain document.
+    ///
+    /// # Errors
+    /// Something else than a cache is there, or its key is not to be had. `protection_too_low`.
+    pub fn open(mut self) -> Result<ChosenPersistence, Error> {
         self.kind = match self.look()? {
             Found::Nothing | Found::Blank | Found::Plain => Kind::File,
             Found::Sealed(_) | Found::Other => Kind::Sealed,
         };
         self.decide(false, &Configured::new(Environment::read()))
+    }
+
+    /// Makes a document whose key is lost an error, for those who need what is in it.
+    pub(super) fn keep_lost(mut self) -> Self {
+        self.keeps_lost = true;
+        self
     }
 
     fn decide(&self, make: bool, configured: &Configured) -> Result<ChosenPersistence, Error> {
@@ -238,7 +251,7 @@ impl PersistenceBuilder {
         if reasons.is_empty() {
             reasons.push("a plain file was asked for".into());
         }
-        let file = FilePersistence::builder(&self.path).mode(self.mode).build()?;
+        let file = self.file().build()?;
         self.check(Protection::None)?;
         let choice = Choice { kind: file.kind(), key_source: None, protection: Protection::None, reasons };
         Ok(ChosenPersistence { inner: Box::new(file), choice, keys: None })
@@ -262,7 +275,7 @@ impl PersistenceBuilder {
         mut reasons: Vec<String>,
     ) -> Result<ChosenPersistence, Error> {
         // No other program reads it, so theirs is no lock to wait for.
-        let file = FilePersistence::builder(&self.path).mode(self.mode).peers_lock(false).build()?;
+        let file = self.file().peers_lock(false).build()?;
         let sources = match &self.key_source {
             Some(selector) => Sources::One(configured.source(selector)?),
             None => Sources::AsSealed(configured.clone()),
@@ -314,6 +327,10 @@ impl PersistenceBuilder {
         Ok(ChosenPersistence { inner: Box::new(inner), choice, keys: Some(keys) })
     }
 
+    fn file(&self) -> FilePersistenceBuilder {
+        FilePersistence::builder(&self.path).mode(self.mode).only_looks(self.only_looks)
+    }
+
     fn check(&self, has: Protection) -> Result<(), Error> {
         if has >= self.min_protection {
             return Ok(());
@@ -359,7 +376,9 @@ impl PersistenceBuilder {
                 Err(refusal) => Err(SealError::refused(refusal, location, KeyId::NONE, false).into()),
             };
         }
-        Ok(if start.trim_ascii_start().starts_with(b"{") { Found::Plain } else { Found::Other })
+        // With a byte order mark it is a plain one still, which reading it complains about.
+        let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start).trim_ascii_start();
+        Ok(if text.starts_with(b"{") { Found::Plain } else { Found::Other })
     }
 }
 

@@ -219,15 +219,15 @@ impl Diagnose for SealError {
             | Self::UnsupportedSource { .. }
             | Self::KeyLost { .. }
             | Self::KeyNotThere { .. } => ErrorKind::Unusable,
-            Self::SourceUnavailable { .. } | Self::NothingAvailable { .. } | Self::KeyFileExposed { .. } => {
-                ErrorKind::Storage
-            }
+            Self::SourceUnavailable { .. }
+            | Self::NothingAvailable { .. }
+            | Self::ProtectionTooLow { .. }
+            | Self::KeyFileExposed { .. } => ErrorKind::Storage,
             Self::NoKey { .. }
             | Self::InvalidKeys { .. }
             | Self::NotWritable { .. }
             | Self::FeatureMissing { .. }
-            | Self::UnknownSource { .. }
-            | Self::ProtectionTooLow { .. } => ErrorKind::Configuration,
+            | Self::UnknownSource { .. } => ErrorKind::Configuration,
             Self::NoRandomness => ErrorKind::Internal,
         }
     }

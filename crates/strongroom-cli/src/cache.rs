@@ -1,12 +1,42 @@
-//! Where the cache is: what the user said, else the user's cache folder.
+//! The cache that a command works on: where it is, and how it is opened.
 
 use std::path::{Path, PathBuf};
 
-use crate::args::Cache;
+use strongroom::persistence::{self, ChosenPersistence, PersistenceBuilder};
+use strongroom::{DocumentStore, TokenCache};
+
+use crate::args::{Cache, Global, Keeping};
 use crate::env_vars;
 use crate::failure::Failure;
 
 impl Cache {
+    /// The cache, kept as the user wants it; it is asked once.
+    pub(crate) fn to_use(&self, keeping: &Keeping, global: &Global) -> Result<TokenCache, Failure> {
+        Ok(once(self.wanted(keeping)?.build()?, global))
+    }
+
+    /// How the user wants the cache to be kept.
+    pub(crate) fn wanted(&self, keeping: &Keeping) -> Result<PersistenceBuilder, Failure> {
+        Ok(self
+            .builder()?
+            .kind(keeping.persistence.into())
+            .min_protection(keeping.min_protection.into())
+            .fallback_to_plaintext(keeping.fallback_to_plaintext))
+    }
+
+    /// What is there, as it is, only to be looked at.
+    pub(crate) fn to_look_at(&self) -> Result<ChosenPersistence, Failure> {
+        Ok(self.builder()?.only_looks(true).open()?)
+    }
+
+    fn builder(&self) -> Result<PersistenceBuilder, Failure> {
+        let builder = persistence::builder(self.location()?);
+        Ok(match &self.key_source {
+            Some(source) => builder.key_source(source.clone()),
+            None => builder,
+        })
+    }
+
     /// The path of the cache document.
     pub(crate) fn location(&self) -> Result<PathBuf, Failure> {
         let named =
@@ -28,6 +58,12 @@ impl Cache {
             )),
         }
     }
+}
+
+/// A cache for a process that looks into it once.
+pub(crate) fn once(persistence: ChosenPersistence, global: &Global) -> TokenCache {
+    let store = DocumentStore::builder(persistence).lock_timeout(global.lock_timeout).build();
+    TokenCache::builder(store).l1_bytes(0).build()
 }
 
 /// Refuses what names a store, and any other URL: as a path it would become folders named like it. A URL may
