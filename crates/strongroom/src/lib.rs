@@ -62,8 +62,8 @@ pub use self::oauth::{
 #[cfg(windows)]
 pub use self::persistence::FilePersistenceWithDataProtection;
 pub use self::persistence::{
-    Fence, FilePersistence, FilePersistenceBuilder, Holder, Loaded, Location, MemoryPersistence, Persistence,
-    PersistenceError, Protection, Revision, Saved, SealedPersistence, Step,
+    CrossPlatLock, Fence, FilePersistence, FilePersistenceBuilder, Holder, Loaded, Location,
+    MemoryPersistence, Persistence, PersistenceError, Protection, Revision, Saved, SealedPersistence, Step,
 };
 #[cfg(target_os = "macos")]
 pub use self::persistence::{KeychainPersistence, KeychainPersistenceBuilder};
@@ -75,7 +75,7 @@ pub use self::platform::fork_for_tests;
 pub use self::schema::{
     AccessToken, Account, AppMetadata, Applied, Change, Credential, CredentialKey, CredentialType, Dialect,
     Document, DocumentError, Entry, EntryProblem, Environments, Expectation, ExtendedKey, IdToken, Partition,
-    Put, RecordRevision, RefreshToken, Scopes, TokenScheme,
+    Put, RawEntry, RecordRevision, RefreshToken, Scopes, TokenScheme,
 };
 pub use self::seal::{KeyId, KeyRing, KeySelector, KeySource, KeySourceKind, SealError, SealedWith};
 pub use self::secret::{SecretBytes, SecretString};

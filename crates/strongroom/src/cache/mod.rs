@@ -4,6 +4,7 @@
 //! beside the document, and the counters. It must not know how a token is requested: the client hands in the
 //! request as a future.
 
+mod apply;
 mod backoff;
 mod flight;
 mod l1;

@@ -41,6 +41,7 @@ pub use self::error::{Holder, PersistenceError};
 pub use self::file::{FilePersistence, FilePersistenceBuilder};
 #[cfg(target_os = "macos")]
 pub use self::keychain::{KeychainPersistence, KeychainPersistenceBuilder};
+pub use self::lock::CrossPlatLock;
 pub use self::memory::MemoryPersistence;
 pub use self::migrate::{Migrated, Migration, migrate, rewrite};
 pub use self::revision::Revision;

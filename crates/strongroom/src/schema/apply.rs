@@ -1,5 +1,7 @@
 //! What a change makes of the entries of a document: which get another value, which go, which are new.
 
+mod entries;
+
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -73,6 +75,7 @@ impl<'a> Edits<'a> {
             }
             self.put(&put.credential, &keys);
         }
+        self.put_entries();
         self.put_back();
         if change.sweep {
             self.sweep();
@@ -299,18 +302,7 @@ impl<'a> Edits<'a> {
     where
         'a: 's,
     {
-        let raw = self.index.value(at);
-        let fields = Fields::read(raw).unwrap_or_default();
-        let of_family = matches!(credential, Credential::RefreshToken(token) if token.family_id.is_some());
-        Shape {
-            credential_type: fields.credential_type,
-            no_home_account: fields.no_home_account.unwrap_or_default(),
-            environment: fields.environment.unwrap_or_else(|| credential.environment().into()),
-            target: fields.target,
-            names: fields.names,
-            client_id: fields.client_id.filter(|_| of_family),
-            unknown: entry::unknown_fields(raw),
-        }
+        Shape::of(self.index.value(at), credential)
     }
 
     fn remove(&mut self, entries: &[usize]) {
@@ -399,6 +391,21 @@ impl<'a> Shape<'a> {
             names: entry::Names::default(),
             client_id: None,
             unknown: Vec::new(),
+        }
+    }
+
+    /// The shape of the entry `raw`, for `credential`, which is to be written in it.
+    fn of(raw: &'a str, credential: &'a Credential) -> Self {
+        let fields = Fields::read(raw).unwrap_or_default();
+        let of_family = matches!(credential, Credential::RefreshToken(token) if token.family_id.is_some());
+        Self {
+            credential_type: fields.credential_type,
+            no_home_account: fields.no_home_account.unwrap_or_default(),
+            environment: fields.environment.unwrap_or_else(|| credential.environment().into()),
+            target: fields.target,
+            names: fields.names,
+            client_id: fields.client_id.filter(|_| of_family),
+            unknown: entry::unknown_fields(raw),
         }
     }
 }

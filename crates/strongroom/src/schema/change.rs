@@ -11,6 +11,7 @@ use super::dialect::Dialect;
 use super::entry::Fields;
 use super::environment::Environments;
 use super::key::{CredentialKey, Partition, RecordRevision};
+use super::raw::{EntryPut, Instead};
 use crate::UnixSeconds;
 
 /// What to do to a cache, as one step: all of it happens or nothing.
@@ -21,6 +22,9 @@ pub struct Change {
     removals_by_fields: Vec<Removal>,
     orphans: HashSet<String>,
     pub(crate) put_backs: Vec<AccessToken>,
+    pub(super) entry_puts: Vec<EntryPut>,
+    pub(super) removed_from: Vec<String>,
+    pub(super) instead: Option<Arc<Instead>>,
     pub(crate) only_existing: bool,
     pub(crate) now: UnixSeconds,
     pub(crate) environments: Option<Environments>,
@@ -60,6 +64,9 @@ impl Change {
             removals_by_fields: Vec::new(),
             orphans: HashSet::new(),
             put_backs: Vec::new(),
+            entry_puts: Vec::new(),
+            removed_from: Vec::new(),
+            instead: None,
             only_existing: false,
             now,
             environments: None,

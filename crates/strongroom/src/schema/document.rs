@@ -189,15 +189,22 @@ impl Document {
     /// # Errors
     /// A section that the change writes to is not an object.
     pub fn apply(&self, change: &Change) -> Result<Applied, DocumentError> {
-        let mut edits = Edits::new(&self.0, change);
+        let instead = change.instead.as_ref().and_then(|instead| instead.of(self));
+        let mut edits = Edits::new(instead.as_ref().map_or(&self.0, |document| &document.0), change);
         if let Some(lost) = edits.make() {
             return Ok(Applied::Lost(lost));
         }
-        if edits.is_empty() {
+        if edits.is_empty() && instead.is_none() {
             return Ok(Applied::Unchanged);
         }
         edits.heal();
         Ok(Applied::Changed { bytes: edits.splice()?, swept: edits.swept, removed: edits.removed })
+    }
+}
+
+impl Document {
+    pub(super) fn index(&self) -> &Index {
+        &self.0
     }
 }
 

@@ -1,5 +1,7 @@
 //! Any persistence as a store of credentials: parses the document, and replays changes on its newest revision.
 
+mod read;
+
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

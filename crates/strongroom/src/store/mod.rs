@@ -5,6 +5,7 @@
 
 mod document;
 mod memory;
+mod shared;
 
 use std::fmt;
 use std::time::Duration;

@@ -6,6 +6,7 @@
 //!
 //! This module must not know what is written under the lock.
 
+mod alone;
 mod lockfile;
 mod ours;
 
@@ -15,6 +16,7 @@ use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use self::alone::CrossPlatLock;
 use self::lockfile::PeersLock;
 use self::ours::OurLock;
 pub(super) use self::ours::open;

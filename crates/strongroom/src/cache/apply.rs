@@ -1,0 +1,62 @@
+//! Changes to the whole cache, for those who store more than access tokens.
+
+use super::{TokenCache, tombstone};
+use crate::Error;
+use crate::schema::{Change, Environments};
+use crate::store::Outcome;
+
+impl TokenCache {
+    /// Makes `change` as one step, with one write at most.
+    ///
+    /// What it removes is remembered, and removed again where another program writes it back within 90 days, as far as
+    /// this library meets it. An application's own token that it stores is put back where a program erases it within a
+    /// minute.
+    ///
+    /// # Errors
+    /// The change could not be made; the store is as it was.
+    pub async fn apply(&self, change: &Change) -> Result<Outcome, Error> {
+        let inner = &self.0;
+        let began = self.now();
+        if inner.is_shared {
+            for client_id in change.removed_from() {
+                inner.settling.forget(client_id);
+                tombstone::mark(&inner.state, client_id, began).await;
+            }
+        }
+        let outcome = inner.store.apply(change).await?;
+        if let Outcome::Applied { swept, removed } = &outcome {
+            if inner.is_shared && !removed.is_empty() {
+                tombstone::bury(&inner.state, removed, began).await;
+            }
+            if change.access_tokens().next().is_some() {
+                inner.counters.stored(*swept);
+            }
+            for token in change.access_tokens().filter(|_| inner.is_shared) {
+                let environments = change.environments.clone();
+                let environments = environments.unwrap_or_else(|| Environments::of(&token.environment));
+                inner.settling.wrote(&inner.state, token.clone(), &environments, began).await;
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Sets right what programs of other languages have made of the store since somebody last looked: puts back tokens
+    /// of ours that are gone, removes again what has come back. Costs nothing while the store has not changed.
+    ///
+    /// The look-ups for access tokens do this by themselves. What cannot be set right is tried again later.
+    ///
+    /// # Errors
+    /// The store cannot be looked at.
+    pub async fn settle(&self) -> Result<(), Error> {
+        let inner = &self.0;
+        if !inner.is_shared {
+            return Ok(());
+        }
+        if let Some(generation) = inner.store.generation()?
+            && !inner.settling.has_seen(generation)
+        {
+            inner.settling.settle(&*inner.store, &inner.state, self.now(), generation).await;
+        }
+        Ok(())
+    }
+}
