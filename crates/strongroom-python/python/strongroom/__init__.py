@@ -1,0 +1,63 @@
+"""A persisted, encrypted token cache for MSAL Python, in place of ``msal_extensions``.
+
+Change ``import msal_extensions`` to ``import strongroom as msal_extensions``, and nothing else::
+
+    persistence = msal_extensions.build_encrypted_persistence("token_cache.bin")
+    cache = msal_extensions.PersistedTokenCache(persistence)
+    app = msal.ConfidentialClientApplication(..., token_cache=cache)
+
+All names of ``msal_extensions`` 1.3.1 are here and in the modules ``persistence``, ``token_cache``, ``cache_lock`` and so on.
+Log records go to the logger ``strongroom``.
+"""
+
+from __future__ import annotations
+
+import importlib as _importlib
+from typing import TYPE_CHECKING, Any
+
+try:
+    from . import _strongroom as _strongroom
+except ImportError as _error:
+    if "subinterpreter" in str(_error):
+        raise ImportError(
+            "strongroom cannot be used in a sub-interpreter: import it in the main interpreter of a process"
+        ) from _error
+    raise
+
+from . import persistence as persistence
+from ._version import __version__ as __version__
+from .persistence import (
+    FilePersistence as FilePersistence,
+    FilePersistenceWithDataProtection as FilePersistenceWithDataProtection,
+    KeychainPersistence as KeychainPersistence,
+    LibsecretPersistence as LibsecretPersistence,
+    SealedFilePersistence as SealedFilePersistence,
+    build_encrypted_persistence as build_encrypted_persistence,
+)
+
+if TYPE_CHECKING:
+    from . import cache_lock as cache_lock, token_cache as token_cache
+    from .cache_lock import CrossPlatLock as CrossPlatLock, LockError as LockError
+    from .token_cache import PersistedTokenCache as PersistedTokenCache
+
+# What imports msal or portalocker, where they are installed: only who uses it waits for that.
+_LAZY = {
+    "CrossPlatLock": "cache_lock",
+    "LockError": "cache_lock",
+    "PersistedTokenCache": "token_cache",
+    "cache_lock": None,
+    "token_cache": None,
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _importlib.import_module(f"{__name__}.{_LAZY[name] or name}")
+    value = module if _LAZY[name] is None else getattr(module, name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -1,0 +1,247 @@
+"""A token cache for MSAL Python that lies in a persistence, shared with other processes and languages."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+import warnings
+import weakref
+from contextlib import contextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Tuple
+
+from . import _strongroom
+from ._base import NotPicklable, make_directory as _mkdir_p
+from .cache_lock import CrossPlatLock as CrossPlatLock, LockError as LockError
+from .persistence import (
+    BasePersistence,
+    FilePersistence,
+    FilePersistenceWithDataProtection,
+    KeychainPersistence,
+    LibsecretPersistence,
+    PersistenceNotFound as PersistenceNotFound,
+    SealedFilePersistence,
+)
+
+if TYPE_CHECKING:
+    from ._msal import SerializableTokenCache
+else:
+    try:
+        from msal import SerializableTokenCache
+    except ImportError as _error:
+        raise ImportError("PersistedTokenCache is one for MSAL Python: pip install msal") from _error
+
+__all__ = ["CrossPlatLock", "LockError", "PersistedTokenCache", "PersistenceNotFound"]
+
+# Those that the native half keeps by itself. A subclass may have overridden anything.
+_NATIVE = (
+    FilePersistence,
+    FilePersistenceWithDataProtection,
+    KeychainPersistence,
+    LibsecretPersistence,
+    SealedFilePersistence,
+)
+
+_Operation = Tuple[str, str, str, bool]
+
+
+class PersistedTokenCache(NotPicklable, SerializableTokenCache):
+    """A token cache in a persistence, for any application of MSAL Python.
+
+    Each ``add`` is one step: one lock cycle, one write. A look-up takes no lock, reads nothing that has not changed, and
+    writes nothing. Any number of threads and processes may use one cache; so may the other MSALs.
+
+    ``serialize``, ``deserialize`` and the attributes that begin with ``_`` are about what is in memory: what was read or
+    written last.
+
+    :param persistence: where the cache is kept. One of this package's, or any object with the methods of
+        ``BasePersistence``; its exceptions come out as they are.
+    :param lock_location: the lock file, ``<location>.lockfile`` by default.
+    :param lock_timeout: how many seconds a change waits for the lock.
+    """
+
+    def __init__(
+        self,
+        persistence: BasePersistence,
+        lock_location: Optional[str] = None,
+        *,
+        lock_timeout: float = 10.0,
+    ) -> None:
+        self._pending = threading.local()
+        self._view: Tuple[Optional[str], Mapping[str, Any]] = (None, MappingProxyType({}))
+        location = os.fspath(persistence.get_location())
+        self._lock_location = os.path.expanduser(lock_location) if lock_location else location + ".lockfile"
+        _mkdir_p(os.path.dirname(self._lock_location))
+        self._persistence = persistence
+        self.is_encrypted = persistence.is_encrypted
+        self._native = _strongroom.Cache(
+            persistence._native if type(persistence) in _NATIVE else persistence,  # type: ignore[attr-defined]
+            location,
+            bool(self.is_encrypted),
+            self._lock_location,
+            lock_timeout,
+        )
+        super().__init__()
+        _caches.add(self)
+
+    def search(
+        self,
+        credential_type: str,
+        *,
+        target: Optional[List[str]] = None,
+        query: Optional[Mapping[str, Any]] = None,
+        now: Optional[float] = None,
+    ) -> Iterator[Dict[str, Any]]:
+        """The entries of one type that have these scopes and these fields, the best first.
+
+        A question with a tenant or scopes is one for a token to use: it is answered by those alone that were issued for
+        it. One without asks what there is.
+
+        :param target: a list of scopes.
+        :param query: fields, by name. ``home_account_id: None`` asks for an application's own tokens.
+        :param now: the time that tokens expire by, in Unix seconds.
+        """
+        target = sorted(target or [])
+        now = int(time.time() if now is None else now)
+        query = dict(query or {})
+        if credential_type in _SECTIONS:
+            found = self._native.search(credential_type, target, query, now)
+        else:
+            # Of a section that is nobody's there are no rules but the parent's.
+            self._native.refresh()
+            entries = self._cache.get(credential_type, {}).values()
+            found = [entry for entry in entries if self._is_matching(entry, query, set(target))]
+        return (entry for entry in found)
+
+    def find(
+        self,
+        credential_type: str,
+        target: Optional[List[str]] = None,
+        query: Optional[Mapping[str, Any]] = None,
+        *,
+        now: Optional[float] = None,
+    ) -> List[Dict[str, Any]]:
+        """Deprecated: ``list(search(...))``."""
+        warnings.warn(
+            "Use list(search(...)) instead to explicitly get a list.", DeprecationWarning, stacklevel=2
+        )
+        return list(self.search(credential_type, target=target, query=query, now=now))
+
+    def add(self, event: Mapping[str, Any], **kwargs: Any) -> None:
+        """Stores what a token response brought, as one step.
+
+        :param now: the time of the response, in Unix seconds.
+        """
+        now = kwargs.get("now")
+        with self._one_step(None if now is None else int(now)):
+            super().add(event, **kwargs)
+
+    def modify(
+        self,
+        credential_type: str,
+        old_entry: Mapping[str, Any],
+        new_key_value_pairs: Optional[Mapping[str, Any]] = None,
+    ) -> None:
+        """Stores ``old_entry`` with some fields changed, or removes it if there are none.
+
+        What an entry is, its fields say: it is found and replaced or removed under whatever key another language has
+        stored it.
+        """
+        key = self.key_makers[credential_type](**old_entry)
+        if credential_type not in _SECTIONS:
+            raise ValueError(f"{credential_type!r} is no section of a token cache")
+        removed = not new_key_value_pairs
+        entry = dict(old_entry, **(new_key_value_pairs or {}))
+        if credential_type == self.CredentialType.APP_METADATA and not (
+            entry.get("client_id") and entry.get("environment")
+        ):
+            # Of an event that says nothing. It is of no use to anybody.
+            return
+        operation = (credential_type, key, json.dumps(entry), removed)
+        step: Optional[List[_Operation]] = getattr(self._pending, "step", None)
+        if step is None:
+            self._native.change([operation], None, False)
+        else:
+            step.append(operation)
+        self.has_state_changed = False
+
+    def serialize(self) -> str:
+        """The cache as it was last read or written, as JSON. Reads nothing and writes nothing."""
+        self.has_state_changed = False
+        return self._native.serialize() or "{}"
+
+    def deserialize(self, state: Optional[str]) -> None:
+        """Takes ``state`` for what is in memory, until what is kept changes. Writes nothing: the next change does."""
+        if state:
+            # Complains of what is no JSON as it always has.
+            json.loads(state)
+        self._native.deserialize(state or "{}")
+        self.has_state_changed = False
+
+    @property
+    def protection(self) -> str:
+        """How well it is protected at rest: ``none``, ``host-file``, ``provided-key`` or ``os-store``."""
+        return self._native.protection
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._persistence!r})"
+
+    @property
+    def _cache(self) -> Mapping[str, Any]:
+        """What is in memory, to be looked at."""
+        text = self._native.serialize() or "{}"
+        known, view = self._view
+        if text != known:
+            view = MappingProxyType(json.loads(text))
+            self._view = (text, view)
+        return view
+
+    @_cache.setter
+    def _cache(self, value: Mapping[str, Any]) -> None:
+        # The base class begins with an empty one.
+        if value:
+            raise AttributeError("_cache can be looked at, not set: use deserialize()")
+
+    def _get(self, credential_type: str, key: str, default: Any = None) -> Any:
+        found = self._native.entry(credential_type, key)
+        return default if found is None else found
+
+    @contextmanager
+    def _one_step(self, now: Optional[int]) -> Iterator[None]:
+        """What is modified meanwhile in this thread is stored at the end, all of it or nothing."""
+        step: List[_Operation] = []
+        self._pending.step = step
+        try:
+            yield
+        finally:
+            self._pending.step = None
+        for operations in _in_order(step):
+            sweep = any(kind == self.CredentialType.ACCESS_TOKEN for kind, *_ in operations)
+            self._native.change(operations, now, sweep)
+
+
+_SECTIONS = frozenset(("AccessToken", "RefreshToken", "IdToken", "Account", "AppMetadata"))
+
+
+def _in_order(step: List[_Operation]) -> Iterator[List[_Operation]]:
+    """As few changes as can be. Within one, removals come first, so what is removed after it was stored is another."""
+    start = 0
+    for at in range(1, len(step) + 1):
+        if at == len(step) or step[at][3] and not step[at - 1][3]:
+            yield step[start:at]
+            start = at
+
+
+# A child that is forked while another thread is in `add` must not find its lock taken for ever.
+_caches: "weakref.WeakSet[PersistedTokenCache]" = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for cache in list(_caches):
+        cache._lock = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

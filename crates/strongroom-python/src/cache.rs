@@ -1,0 +1,239 @@
+//! One cache document, as `PersistedTokenCache` needs it: entries as JSON, read and changed one by one.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pyo3::exceptions::{PyKeyError, PyValueError};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString};
+use strongroom::{
+    Change, Credential, CredentialStore, CredentialType, Dialect, Document, DocumentStore, Environments,
+    Error, FilePersistence, Persistence, SecretBytes, SecretString, TokenCache, UnixSeconds,
+};
+
+use crate::error::exception;
+use crate::foreign::ForeignPersistence;
+use crate::json::to_dict;
+use crate::lock::seconds;
+use crate::persistence::{Locked, NativePersistence, text};
+use crate::query::{Found, Query};
+use crate::wait::wait_for;
+
+/// A cache in one document.
+#[pyclass(frozen, module = "strongroom._strongroom")]
+pub(crate) struct Cache {
+    store: Arc<DocumentStore<Locked>>,
+    cache: TokenCache,
+    /// What takes the place of the document in memory. Its lock is taken with the GIL and never waited under, so that a
+    /// fork, which has the GIL as well, never finds it taken.
+    deserialized: Mutex<Option<Arc<Deserialized>>>,
+}
+
+/// A document that was handed in, and the one that was known then: it holds until that one changes.
+struct Deserialized {
+    document: Document,
+    known: SecretBytes,
+}
+
+#[pymethods]
+impl Cache {
+    /// The cache in what ``persistence`` keeps at ``location``: one of this module's, or any object with the methods of
+    /// ``BasePersistence``. A change waits ``lock_timeout`` seconds for ``lock_path``.
+    #[new]
+    fn new(
+        py: Python<'_>,
+        persistence: &Bound<'_, PyAny>,
+        location: PathBuf,
+        is_encrypted: bool,
+        lock_path: PathBuf,
+        lock_timeout: f64,
+    ) -> PyResult<Self> {
+        // The lock file is deleted when it is released: it must be no file that is something else.
+        let checked = FilePersistence::builder(&location).lock_path(&lock_path).build();
+        let checked = checked.map_err(|error| exception(py, &error))?;
+        let lock_path = checked.lock_path().unwrap_or(lock_path);
+        let inner: Arc<dyn Persistence> = match persistence.cast::<NativePersistence>() {
+            Ok(native) => native.get().inner(),
+            Err(_) => {
+                let location = std::path::absolute(location)?;
+                Arc::new(ForeignPersistence::new(persistence.clone().unbind(), location, is_encrypted))
+            }
+        };
+        let store = DocumentStore::builder(Locked { inner, lock_path });
+        let store = Arc::new(store.lock_timeout(seconds(lock_timeout)).build());
+        let cache = TokenCache::builder(Arc::clone(&store)).build();
+        Ok(Self { store, cache, deserialized: Mutex::default() })
+    }
+
+    /// The entries of section ``kind`` that answer, as dictionaries.
+    fn search<'py>(
+        &self,
+        py: Python<'py>,
+        kind: &str,
+        target: Vec<String>,
+        query: Option<&Bound<'py, PyDict>>,
+        now: i64,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let scopes = target.into_iter().collect();
+        let query = Query::new(section(kind)?, scopes, query, UnixSeconds::new(now))?;
+        let found = self.find(py, &query)?;
+        let entries = PyList::empty(py);
+        for found in found {
+            let entry = found.to_dict(py)?;
+            if query.accepts(py, &entry)? {
+                entries.append(entry)?;
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Stores and removes entries as one step: tuples of section, key, JSON, and whether it is to be removed. ``now`` is
+    /// the time that tokens expire by, in seconds, if not the current one; with ``sweep`` those that have expired go.
+    fn change(
+        &self,
+        py: Python<'_>,
+        entries: Vec<(String, String, String, bool)>,
+        now: Option<i64>,
+        sweep: bool,
+    ) -> PyResult<()> {
+        let now = now.map_or_else(|| self.cache.now(), UnixSeconds::new);
+        let mut change = Change::new(now).dialect(Dialect::Python);
+        for (kind, key, json, removed) in entries {
+            let kind = section(&kind)?;
+            let json = SecretString::from(json);
+            let changed = if removed {
+                let change = match kind {
+                    CredentialType::Account => with_what_has_expired(change, py, json.expose(), now)?,
+                    _ => change,
+                };
+                change.remove_entry(kind, &key, &json)
+            } else {
+                change.put_entry(kind, key, json)
+            };
+            change = changed.map_err(|problem| PyValueError::new_err(format!("no {kind}: {problem}")))?;
+        }
+        if sweep {
+            change = change.sweep_expired();
+        }
+        let deserialized = self.deserialized().clone();
+        if let Some(deserialized) = &deserialized {
+            change = change.instead_of(deserialized.known.share(), &deserialized.document);
+        }
+        wait_for(py, self.cache.apply(&change))?.map_err(|error| exception(py, &error))?;
+        if let Some(written) = &deserialized {
+            self.forget(written);
+        }
+        Ok(())
+    }
+
+    /// The entry under ``key`` as it was last read or written; reads nothing.
+    fn entry<'py>(&self, py: Python<'py>, kind: &str, key: &str) -> PyResult<Option<Bound<'py, PyDict>>> {
+        let kind = section(kind)?;
+        let json = |document: &Document| {
+            document.raw_entry(kind, key).map(|entry| SecretString::from(entry.expose()))
+        };
+        let json = match &*self.deserialized() {
+            Some(deserialized) => json(&deserialized.document),
+            None => self.store.read_last(json).and_then(|(_, json)| json),
+        };
+        json.map(|json| to_dict(py, json.expose())).transpose()
+    }
+
+    /// Reads the document if it has changed.
+    fn refresh(&self, py: Python<'_>) -> PyResult<()> {
+        wait_for(py, async { self.store.read(|_| ()).await })?.map_err(|error| exception(py, &error))?;
+        Ok(())
+    }
+
+    /// The document as it was last read or written; reads nothing.
+    fn serialize<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyString>> {
+        let bytes = match &*self.deserialized() {
+            Some(deserialized) => deserialized.document.bytes().share(),
+            None => self.last(),
+        };
+        text(py, &bytes)
+    }
+
+    /// Takes ``text`` for the document until that changes; writes nothing.
+    fn deserialize(&self, py: Python<'_>, text: String) -> PyResult<()> {
+        let document = py.detach(|| Document::parse(text.into_bytes().into()));
+        let document = document.map_err(|error| exception(py, &Error::from(error)))?;
+        let known = self.last();
+        *self.deserialized() = Some(Arc::new(Deserialized { document, known }));
+        Ok(())
+    }
+
+    /// How well the document is protected: ``none``, ``host-file``, ``provided-key``, ``os-store``.
+    #[getter]
+    fn protection(&self) -> &'static str {
+        self.store.info().protection.as_str()
+    }
+}
+
+impl Cache {
+    fn find(&self, py: Python<'_>, query: &Query) -> PyResult<Vec<Found>> {
+        let deserialized = self.deserialized().clone();
+        let find = async {
+            if self.store.generation()?.is_none() {
+                self.store.read(|_| ()).await?;
+            }
+            self.cache.settle().await?;
+            let read = self.store.read(|document| match &deserialized {
+                Some(deserialized) if *document.bytes() == deserialized.known => {
+                    (query.find(&deserialized.document), true)
+                }
+                _ => (query.find(document), false),
+            });
+            Ok::<_, Error>(read.await?.1)
+        };
+        let (found, is_current) = wait_for(py, find)?.map_err(|error| exception(py, &error))?;
+        if let Some(outdated) = deserialized.filter(|_| !is_current) {
+            self.forget(&outdated);
+        }
+        Ok(found)
+    }
+
+    /// The document that was read or written last.
+    fn last(&self) -> SecretBytes {
+        let last = self.store.read_last(|document| document.bytes().share());
+        last.map(|(_, bytes)| bytes).unwrap_or_default()
+    }
+
+    fn forget(&self, deserialized: &Arc<Deserialized>) {
+        let mut current = self.deserialized();
+        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, deserialized)) {
+            *current = None;
+        }
+    }
+
+    fn deserialized(&self) -> MutexGuard<'_, Option<Arc<Deserialized>>> {
+        self.deserialized.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn section(kind: &str) -> PyResult<CredentialType> {
+    let found = CredentialType::ALL.into_iter().find(|known| known.as_str() == kind);
+    found.ok_or_else(|| PyKeyError::new_err(kind.to_owned()))
+}
+
+/// The removal of a user takes along the access tokens that have expired, which no search has shown.
+fn with_what_has_expired(
+    change: Change,
+    py: Python<'_>,
+    account: &str,
+    now: UnixSeconds,
+) -> PyResult<Change> {
+    let account = to_dict(py, account)?;
+    let text = |name: &str| -> PyResult<String> {
+        let value = account.get_item(name)?;
+        Ok(value.and_then(|value| value.extract().ok()).unwrap_or_default())
+    };
+    let (id, environment) = (text("home_account_id")?.to_lowercase(), text("environment")?);
+    let environments = Environments::of(&environment);
+    Ok(change.remove_where(Arc::new(move |credential| {
+        matches!(credential, Credential::AccessToken(token)
+            if token.expires_on < now
+                && environments.contains(&token.environment)
+                && token.home_account_id.as_ref().is_some_and(|own| own.to_lowercase() == id))
+    })))
+}

@@ -1,0 +1,50 @@
+//! Waiting without the GIL, so that other threads run, and with an ear for Ctrl-C.
+
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+use pyo3::prelude::*;
+
+/// How often somebody who waits looks for signals.
+const ATTENTION: Duration = Duration::from_millis(50);
+
+/// Runs `future` to its end, without the GIL.
+///
+/// # Errors
+/// What a signal handler of Python raises, `KeyboardInterrupt` by default. The future is dropped then, so a lock that was
+/// waited for is not taken.
+pub(crate) fn wait_for<F>(py: Python<'_>, future: F) -> PyResult<F::Output>
+where
+    F: Future + Send,
+    F::Output: Send,
+{
+    py.detach(|| {
+        let mut future = pin!(future);
+        let waker = Waker::from(Arc::new(Unpark(thread::current())));
+        let mut context = Context::from_waker(&waker);
+        let mut looked = Instant::now();
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
+                return Ok(output);
+            }
+            thread::park_timeout(ATTENTION);
+            if looked.elapsed() >= ATTENTION {
+                // Does nothing in threads other than the main one: there signals are not handled.
+                Python::attach(|py| py.check_signals())?;
+                looked = Instant::now();
+            }
+        }
+    })
+}
+
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
