@@ -103,7 +103,7 @@ impl Cache {
             let json = SecretString::from(json);
             let changed = if removed {
                 let change = match kind {
-                    CredentialType::Account => with_what_has_expired(change, py, json.expose(), now)?,
+                    CredentialType::Account => with_what_is_left(change, py, json.expose(), now)?,
                     _ => change,
                 };
                 change.remove_entry(kind, &key, &json)
@@ -173,18 +173,17 @@ impl Cache {
 impl Cache {
     fn find(&self, py: Python<'_>, query: &Query) -> PyResult<Vec<Found>> {
         let deserialized = self.deserialized().clone();
-        let find = async {
-            if self.store.generation()?.is_none() {
-                self.store.read(|_| ()).await?;
-            }
-            self.cache.settle().await?;
-            let read = self.store.read(|document| match &deserialized {
+        let read = || {
+            self.store.read(|document| match &deserialized {
                 Some(deserialized) if *document.bytes() == deserialized.known => {
                     (query.find(&deserialized.document), true)
                 }
                 _ => (query.find(document), false),
-            });
-            Ok::<_, Error>(read.await?.1)
+            })
+        };
+        let find = async {
+            let (generation, found) = read().await?;
+            Ok::<_, Error>(if self.cache.settle(generation).await { read().await?.1 } else { found })
         };
         let (found, is_current) = wait_for(py, find)?.map_err(|error| exception(py, &error))?;
         if let Some(outdated) = deserialized.filter(|_| !is_current) {
@@ -216,13 +215,9 @@ fn section(kind: &str) -> PyResult<CredentialType> {
     found.ok_or_else(|| PyKeyError::new_err(kind.to_owned()))
 }
 
-/// The removal of a user takes along the access tokens that have expired, which no search has shown.
-fn with_what_has_expired(
-    change: Change,
-    py: Python<'_>,
-    account: &str,
-    now: UnixSeconds,
-) -> PyResult<Change> {
+/// The removal of a user takes along what was not removed before it: the access tokens that have expired, which no search
+/// has shown, and those that are set apart in a way that no field tells.
+fn with_what_is_left(change: Change, py: Python<'_>, account: &str, now: UnixSeconds) -> PyResult<Change> {
     let account = to_dict(py, account)?;
     let text = |name: &str| -> PyResult<String> {
         let value = account.get_item(name)?;
@@ -232,7 +227,7 @@ fn with_what_has_expired(
     let environments = Environments::of(&environment);
     Ok(change.remove_where(Arc::new(move |credential| {
         matches!(credential, Credential::AccessToken(token)
-            if token.expires_on < now
+            if (token.expires_on < now || token.extended.as_ref().is_some_and(|key| key.as_str().is_empty()))
                 && environments.contains(&token.environment)
                 && token.home_account_id.as_ref().is_some_and(|own| own.to_lowercase() == id))
     })))

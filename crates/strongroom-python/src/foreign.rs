@@ -10,7 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use strongroom::{
-    BoxFuture, Error, Fence, Loaded, Location, Persistence, Protection, Revision, Saved, SecretBytes,
+    BoxFuture, Error, ErrorKind, Fence, Loaded, Location, Persistence, Protection, Revision, Saved,
+    SecretBytes,
 };
 
 use crate::error::carried;
@@ -119,9 +120,15 @@ fn is_not_found(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
     is_it.call1((error.value(py),))?.is_truthy()
 }
 
+/// Calls Python, which may have ended while a thread was here.
+fn attached<T>(call: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T, Error> {
+    let ended = || Err(Error::new(ErrorKind::Internal, "python_has_ended", "Python has ended"));
+    Python::try_attach(call).map_or_else(ended, |result| result.map_err(carried))
+}
+
 impl Persistence for ForeignPersistence {
     fn load(&self) -> BoxFuture<'_, Result<Loaded, Error>> {
-        Box::pin(async move { Python::attach(|py| self.load_now(py)).map_err(carried) })
+        Box::pin(async move { attached(|py| self.load_now(py)) })
     }
 
     fn save<'a>(
@@ -130,20 +137,15 @@ impl Persistence for ForeignPersistence {
         expected: &'a Revision,
         fence: &'a Fence<'a>,
     ) -> BoxFuture<'a, Result<Saved, Error>> {
-        Box::pin(
-            async move { Python::attach(|py| self.save_now(py, bytes, expected, fence)).map_err(carried) },
-        )
+        Box::pin(async move { attached(|py| self.save_now(py, bytes, expected, fence)) })
     }
 
     fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async move {
-            let saved = Python::attach(|py| self.object.bind(py).call_method1("save", ("",)).map(drop));
-            saved.map_err(carried)
-        })
+        Box::pin(async move { attached(|py| self.object.bind(py).call_method1("save", ("",)).map(drop)) })
     }
 
     fn is_current(&self, revision: &Revision) -> Result<bool, Error> {
-        Python::attach(|py| self.is_current_now(py, revision)).map_err(carried)
+        attached(|py| self.is_current_now(py, revision))
     }
 
     fn lock_path(&self) -> Option<PathBuf> {

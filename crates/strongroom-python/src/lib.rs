@@ -13,6 +13,11 @@ mod persistence;
 mod query;
 mod wait;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pyo3::exceptions::PyImportError;
+use pyo3::prelude::*;
+
 /// The native half of the package.
 #[pyo3::pymodule(gil_used = true)]
 mod _strongroom {
@@ -24,11 +29,26 @@ mod _strongroom {
     #[pymodule_export]
     use super::lock::Lock;
     #[pymodule_export]
-    use super::persistence::NativePersistence;
+    use super::persistence::{NativePersistence, is_sealed};
 
     #[pymodule_init]
-    fn init(_module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+    fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
+        super::require_one_interpreter(module.py())?;
         super::log::install();
         Ok(())
+    }
+}
+
+/// The classes belong to the interpreter that has imported them first: in another one they would be half there.
+fn require_one_interpreter(py: Python<'_>) -> PyResult<()> {
+    static OWNER: AtomicUsize = AtomicUsize::new(0);
+
+    // Each interpreter has its own, as long as it lives.
+    let own = py.import("sys")?.getattr("modules")?.as_ptr() as usize;
+    match OWNER.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed) {
+        Err(owner) if owner != own => Err(PyImportError::new_err(
+            "strongroom does not work in sub-interpreters: another interpreter of this process has imported it",
+        )),
+        _ => Ok(()),
     }
 }

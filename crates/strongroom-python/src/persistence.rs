@@ -146,6 +146,13 @@ impl NativePersistence {
     }
 }
 
+/// Whether a sealed document lies there, of whatever key.
+#[pyfunction]
+pub(crate) fn is_sealed(py: Python<'_>, path: PathBuf) -> PyResult<bool> {
+    let found = py.detach(|| persistence::sealed_with(path));
+    found.map(|sealed_with| sealed_with.is_some()).map_err(|error| exception(py, &error))
+}
+
 /// The text that a document is.
 pub(crate) fn text<'py>(py: Python<'py>, bytes: &SecretBytes) -> PyResult<Bound<'py, PyString>> {
     match std::str::from_utf8(bytes.expose()) {

@@ -233,6 +233,10 @@ impl Found {
                 entry.set_item("credential_type", "AccessToken")?;
                 entry.set_item("home_account_id", token.home_account_id.as_deref())?;
                 entry.set_item("token_type", &token.token_type)?;
+                // A mark that only the stored key has would be lost, and the entry could not be removed by its fields.
+                if let Some(extended) = token.extended.as_ref().filter(|key| !key.as_str().is_empty()) {
+                    entry.set_item("ext_cache_key", extended.as_str())?;
+                }
                 entry.set_item("cached_at", token.cached_at.to_string())?;
                 entry.set_item("expires_on", token.expires_on.to_string())?;
                 if let Some(refresh_on) = token.refresh_on {

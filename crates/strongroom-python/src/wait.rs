@@ -33,8 +33,9 @@ where
             }
             thread::park_timeout(ATTENTION);
             if looked.elapsed() >= ATTENTION {
-                // Does nothing in threads other than the main one: there signals are not handled.
-                Python::attach(|py| py.check_signals())?;
+                // Does nothing in threads other than the main one: there signals are not handled. When Python ends
+                // nobody is there to be told.
+                Python::try_attach(|py| py.check_signals()).unwrap_or(Ok(()))?;
                 looked = Instant::now();
             }
         }

@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+import traceback
 import urllib.request
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterator, List, Optional
@@ -151,6 +153,32 @@ def processes(tmp_path: Path) -> Callable[[str, List[List[str]]], List[str]]:
         return outputs
 
     return run
+
+
+def in_child(action):
+    """Runs `action` in a forked child, and returns whether it came to an end without an exception."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            action()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return status == 0
+        time.sleep(0.01)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return False
+
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork on this platform")
 
 
 def app_token_event(client_id: str = "client", scope: str = "s1", secret: str = "token", **more: Any) -> Dict[str, Any]:

@@ -18,10 +18,8 @@ from typing import TYPE_CHECKING, Any
 try:
     from . import _strongroom as _strongroom
 except ImportError as _error:
-    if "subinterpreter" in str(_error):
-        raise ImportError(
-            "strongroom cannot be used in a sub-interpreter: import it in the main interpreter of a process"
-        ) from _error
+    if "subinterpreter" in str(_error):  # As Python itself says it, since 3.12.
+        raise ImportError("strongroom does not work in sub-interpreters") from _error
     raise
 
 from . import persistence as persistence

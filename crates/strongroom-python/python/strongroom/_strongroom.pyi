@@ -1,9 +1,10 @@
 # The native half of the package. It has no public names.
 
-import sys
 from typing import Any, Dict, List, Mapping, Optional, Tuple, final
 
 version: str
+
+def is_sealed(path: str) -> bool: ...
 
 @final
 class Persistence:
@@ -20,13 +21,11 @@ class Persistence:
         collection: Optional[str],
         deadline: float,
     ) -> Persistence: ...
-    if sys.platform == "darwin":
-        @staticmethod
-        def keychain(signal_location: str, service_name: str, account_name: str) -> Persistence: ...
-    if sys.platform == "win32":
-        @staticmethod
-        def data_protection(path: str, entropy: str) -> Persistence: ...
-
+    # Each of these three is there on its own platform only.
+    @staticmethod
+    def keychain(signal_location: str, service_name: str, account_name: str) -> Persistence: ...
+    @staticmethod
+    def data_protection(path: str, entropy: str) -> Persistence: ...
     def load(self) -> Optional[str]: ...
     def save(self, content: str) -> None: ...
     def remove(self) -> None: ...

@@ -80,10 +80,13 @@ def build_encrypted_persistence(location: str) -> BasePersistence:
     """
     if not location:
         raise ValueError("Requires a file path")
+    found = _found_at(os.path.expanduser(location))
+    if found == "sealed" or found == "plain":
+        return SealedFilePersistence(location)  # Which refuses what is plain.
     if sys.platform == "win32":
         return FilePersistenceWithDataProtection(location)
-    if not _is_blank(os.path.expanduser(location)):
-        return SealedFilePersistence(location)
+    if found == "other":
+        return SealedFilePersistence(location)  # Which says what is wrong.
     try:
         if sys.platform == "darwin":
             return KeychainPersistence(location)
@@ -241,6 +244,7 @@ class FilePersistenceWithDataProtection(FilePersistence):
     """
 
     is_encrypted = True
+    _entropy: str
 
     def __init__(self, location: str, entropy: str = "") -> None:
         if sys.platform != "win32":
@@ -262,6 +266,8 @@ class KeychainPersistence(_NativePersistence):
     """
 
     is_encrypted = True
+    _service_name: str
+    _account_name: str
     _not_found = "Keychain persistence not initialized. You can recover by call a save() first."
 
     def __init__(
@@ -311,7 +317,7 @@ class LibsecretPersistence(_NativePersistence):
         libsecret.trial_run()
         agent = libsecret.LibSecretAgent(schema_name or _auto_hash(signal_location), attributes or {}, **kwargs)
         self._location = _expanded(signal_location)
-        self._native = agent._native(self._location)
+        self._native = agent._native(self._location)  # pyright: ignore[reportPrivateUsage]
         _mkdir_p(os.path.dirname(self._location))
 
     def _absent(self) -> PersistenceNotFound:
@@ -328,14 +334,17 @@ def _auto_hash(input_string: str) -> str:
     return hashlib.sha256(input_string.encode("utf-8")).hexdigest()
 
 
-def _is_blank(location: str) -> bool:
-    """Whether nothing is there, or what says nothing: an empty file, an empty object."""
+def _found_at(location: str) -> str:
+    """What is there: nothing (or what says nothing: an empty file, an empty object), sealed, plain, other."""
     try:
         with open(location, "rb") as file:
             start = file.read(64)
     except FileNotFoundError:
-        return True
+        return "nothing"
     except OSError:
-        # Whoever opens it says what is wrong.
-        return False
-    return len(start) < 64 and b"".join(start.split()) in (b"", b"{}")
+        return "other"
+    if len(start) < 64 and b"".join(start.split()) in (b"", b"{}"):
+        return "nothing"
+    if start.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{"):
+        return "plain"
+    return "sealed" if _strongroom.is_sealed(location) else "other"

@@ -10,7 +10,7 @@ import warnings
 import weakref
 from contextlib import contextmanager
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Dict, Iterator, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, Generator, Iterator, List, Mapping, Optional, Tuple
 
 from . import _strongroom
 from ._base import NotPicklable, make_directory as _mkdir_p
@@ -209,7 +209,7 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         return default if found is None else found
 
     @contextmanager
-    def _one_step(self, now: Optional[int]) -> Iterator[None]:
+    def _one_step(self, now: Optional[int]) -> Generator[None, None, None]:
         """What is modified meanwhile in this thread is stored at the end, all of it or nothing."""
         step: List[_Operation] = []
         self._pending.step = step

@@ -40,23 +40,17 @@ impl TokenCache {
         Ok(outcome)
     }
 
-    /// Sets right what programs of other languages have made of the store since somebody last looked: puts back tokens
-    /// of ours that are gone, removes again what has come back. Costs nothing while the store has not changed.
+    /// Sets right what programs of other languages have made of the store's state `generation`: puts back tokens of ours that
+    /// are gone, removes again what has come back. Returns whether it has looked for that, which it does once for each
+    /// state: what was read of it may have changed then.
     ///
     /// The look-ups for access tokens do this by themselves. What cannot be set right is tried again later.
-    ///
-    /// # Errors
-    /// The store cannot be looked at.
-    pub async fn settle(&self) -> Result<(), Error> {
+    pub async fn settle(&self, generation: u64) -> bool {
         let inner = &self.0;
-        if !inner.is_shared {
-            return Ok(());
+        if !inner.is_shared || inner.settling.has_seen(generation) {
+            return false;
         }
-        if let Some(generation) = inner.store.generation()?
-            && !inner.settling.has_seen(generation)
-        {
-            inner.settling.settle(&*inner.store, &inner.state, self.now(), generation).await;
-        }
-        Ok(())
+        inner.settling.settle(&*inner.store, &inner.state, self.now(), generation).await;
+        true
     }
 }

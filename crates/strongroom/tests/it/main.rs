@@ -31,6 +31,7 @@ mod layers;
 #[cfg(unix)]
 mod persistence_file;
 mod persistence_support;
+mod raw_entries;
 #[cfg(unix)]
 mod refusals;
 #[cfg(unix)]
