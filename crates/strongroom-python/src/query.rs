@@ -124,6 +124,11 @@ impl Query {
         }))
     }
 
+    /// Whether MSAL Python would find this token by its key, without a look at its end: it judges that by itself then.
+    fn is_exactly(&self, token: &AccessToken) -> bool {
+        self.partition().is_some() && !self.scopes.is_empty() && self.scopes == token.target
+    }
+
     /// Whether somebody wants to use what is found, and not just know what there is.
     fn is_request(&self) -> bool {
         match self.kind {
@@ -144,7 +149,7 @@ impl Query {
                     && same(&self.key_id, key_id(token))
                     && same(&self.family_id, None)
                     && self.scopes.is_subset_of(&token.target)
-                    && token.expires_on >= self.now
+                    && (token.expires_on >= self.now || self.is_exactly(token))
                     && (!self.is_request() || self.may_use(token))
             }
             Credential::RefreshToken(token) => {
@@ -192,7 +197,7 @@ impl Query {
         self.environment.as_deref().is_none_or(|asked| Environments::of(asked).contains(environment))
     }
 
-    /// The host that was asked for first, then exactly the scopes, then the newest.
+    /// Of tokens to use: what lives and has exactly the scopes, then the newest. Else the host that was asked for.
     fn rank(&self, credential: &Credential) -> impl Ord + use<> {
         let elsewhere = |environment: &str| {
             self.environment.as_deref().is_some_and(|asked| !asked.eq_ignore_ascii_case(environment))
@@ -200,7 +205,8 @@ impl Query {
         match credential {
             Credential::AccessToken(token) if self.is_request() => {
                 let more = !self.scopes.is_empty() && token.target.len() > self.scopes.len();
-                (more, Reverse(token.cached_at.get()), elsewhere(&token.environment))
+                let expired = token.expires_on < self.now;
+                (expired || more, Reverse(token.cached_at.get()), elsewhere(&token.environment))
             }
             Credential::AccessToken(token) => (elsewhere(&token.environment), Reverse(0), false),
             Credential::RefreshToken(token) => (elsewhere(&token.environment), Reverse(0), false),

@@ -49,6 +49,13 @@ def test_the_root_has_the_name(name):
     assert getattr(strongroom, name) is not None and name in dir(strongroom)
 
 
+def test_a_star_gives_the_public_names():
+    pytest.importorskip("msal")
+    names = {}
+    exec("from strongroom import *", names)
+    assert {name for name in ROOT if name != "__version__"} <= set(names)
+
+
 @pytest.mark.parametrize("module, name", [(module, name) for module, names in MODULES.items() for name in names])
 def test_the_module_has_the_name(module, name):
     pytest.importorskip("msal")

@@ -13,7 +13,6 @@ Log records go to the logger ``strongroom``.
 from __future__ import annotations
 
 import importlib as _importlib
-from typing import TYPE_CHECKING, Any
 
 try:
     from . import _strongroom as _strongroom
@@ -33,10 +32,28 @@ from .persistence import (
     build_encrypted_persistence as build_encrypted_persistence,
 )
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from . import cache_lock as cache_lock, token_cache as token_cache
     from .cache_lock import CrossPlatLock as CrossPlatLock, LockError as LockError
     from .token_cache import PersistedTokenCache as PersistedTokenCache
+
+__all__ = [
+    "CrossPlatLock",
+    "FilePersistence",
+    "FilePersistenceWithDataProtection",
+    "KeychainPersistence",
+    "LibsecretPersistence",
+    "LockError",
+    "PersistedTokenCache",
+    "SealedFilePersistence",
+    "build_encrypted_persistence",
+    "cache_lock",
+    "persistence",
+    "token_cache",
+]
 
 # What imports msal or portalocker, where they are installed: only who uses it waits for that.
 _LAZY = {

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import NoReturn
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 
 class NotPicklable:

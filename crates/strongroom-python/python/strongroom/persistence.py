@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import abc
 import errno
-import hashlib
-import logging
 import os
 import sys
-from typing import Any, Mapping, Optional
 
 from . import _strongroom
 from ._base import NotPicklable, make_directory as _mkdir_p
+
+TYPE_CHECKING = False  # Importing `typing` takes longer than all the rest of this package.
+if TYPE_CHECKING:
+    from typing import Any, Mapping, Optional
 
 __all__ = [
     "BasePersistence",
@@ -29,9 +30,6 @@ __all__ = [
     "SealedFilePersistence",
     "build_encrypted_persistence",
 ]
-
-logger = logging.getLogger(__name__)
-
 
 class PersistenceError(OSError):
     """What goes wrong where a cache is kept.
@@ -92,7 +90,9 @@ def build_encrypted_persistence(location: str) -> BasePersistence:
             return KeychainPersistence(location)
         return LibsecretPersistence(location)
     except Exception as error:  # Whatever is missing, a sealed file does without.
-        logger.debug("%s gets a sealed file: %s", location, error)
+        import logging
+
+        logging.getLogger(__name__).debug("%s gets a sealed file: %s", location, error)
     return SealedFilePersistence(location)
 
 
@@ -331,6 +331,8 @@ def _expanded(location: str) -> str:
 
 
 def _auto_hash(input_string: str) -> str:
+    import hashlib
+
     return hashlib.sha256(input_string.encode("utf-8")).hexdigest()
 
 

@@ -62,6 +62,8 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
     :param lock_timeout: how many seconds a change waits for the lock.
     """
 
+    has_state_changed: bool = False
+
     def __init__(
         self,
         persistence: BasePersistence,
@@ -75,7 +77,7 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         self._lock_location = os.path.expanduser(lock_location) if lock_location else location + ".lockfile"
         _mkdir_p(os.path.dirname(self._lock_location))
         self._persistence = persistence
-        self.is_encrypted = persistence.is_encrypted
+        self.is_encrypted: bool = persistence.is_encrypted
         self._native = _strongroom.Cache(
             persistence._native if type(persistence) in _NATIVE else persistence,  # type: ignore[attr-defined]
             location,
