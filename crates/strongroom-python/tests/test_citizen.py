@@ -39,6 +39,26 @@ def test_a_forked_child_uses_the_cache_of_its_parent(cache):
 
 
 @needs_fork
+def test_a_child_does_not_wait_for_a_thread_that_it_does_not_have(cache):
+    """One that held the lock of MSAL's cache when the process was forked."""
+    held, done = threading.Event(), threading.Event()
+
+    def hold():
+        with cache._lock:
+            held.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(60)
+    try:
+        assert in_child(lambda: cache.add(app_token_event()))
+    finally:
+        done.set()
+        thread.join()
+
+
+@needs_fork
 def test_a_child_that_is_forked_in_the_middle_of_other_threads_work_is_not_stuck(cache):
     stop = threading.Event()
 

@@ -86,7 +86,7 @@ def test_a_file_that_others_could_read_is_tightened(location):
 def test_a_touch_makes_an_empty_file_and_sets_its_time(location):
     persistence = strongroom.FilePersistence(location)
     persistence.touch()
-    assert persistence.load() == "" and stat.S_IMODE(os.stat(location).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(location).st_mode) == 0o600 and persistence.load() == ""
     os.utime(location, (1, 1))
     persistence.touch()
     assert persistence.time_last_modified() > 1_000_000_000
