@@ -49,7 +49,18 @@ impl Bus {
         let builder = builder.map_err(SecretServiceError::NoBus)?;
         let connection = builder.build().await.map_err(SecretServiceError::NoBus)?;
         progress.is(Stage::Asking);
-        Ok(Self { connection, progress })
+        let bus = Self { connection, progress };
+        bus.introduce().await;
+        Ok(bus)
+    }
+
+    /// Asks the service for nothing, so that it knows this connection. One call in a thousand that is the first of its
+    /// connection meets a GNOME Keyring that does not know it yet: `SearchItems` is answered with an error then, and
+    /// `OpenSession` ends the daemon. Whatever the answer is, the next call gets its own.
+    async fn introduce(&self) {
+        let object = "/org/freedesktop/secrets";
+        let ping = ("org.freedesktop.DBus.Peer", "Ping");
+        let _ = self.connection.call_method(Some(SERVICE), object, Some(ping.0), ping.1, &()).await;
     }
 
     /// The items of all keyrings that have these attributes among theirs: those that are unlocked, and the others.
