@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use strongroom::{
     AccessToken, AccessTokenRequest, Applied, ClientCredential, ConfidentialClientApplication, Credential,
-    CredentialKey, CredentialStore as _, Document, DocumentStore, Environments, Expectation, HttpRequest,
-    HttpTransport, IdToken, KeyRing, KeySelector, Lookup, MemoryPersistence, MemoryStore, Persistence as _,
-    Put, RefreshToken, SealedPersistence, SecretBytes, SecretString, TokenCache, block_on,
+    CredentialKey, CredentialStore as _, CredentialType, Document, DocumentStore, Environments, Expectation,
+    HttpRequest, HttpTransport, IdToken, KeyRing, KeySelector, Lookup, MemoryPersistence, MemoryStore,
+    Persistence as _, Put, RefreshToken, SealedPersistence, SecretBytes, SecretString, TokenCache, block_on,
 };
 
 use crate::client_support::{Canned, TestClock, token_response};
@@ -32,6 +32,8 @@ fn nothing_that_is_public_shows_a_secret() {
     let Applied::Changed { bytes, .. } = &applied else { panic!("{applied:?}") };
     let bytes = bytes.expose().to_vec();
     let document = Document::parse(SecretBytes::from(bytes.clone())).unwrap();
+    let kind = CredentialType::AccessToken;
+    let raw_entries: Vec<_> = document.raw_entries(kind).collect();
     let persistence = MemoryPersistence::with_content(bytes.clone());
     let loaded = block_on(persistence.load()).unwrap();
     let memory = MemoryStore::new();
@@ -81,6 +83,9 @@ fn nothing_that_is_public_shows_a_secret() {
         ("Applied", shown(&applied)),
         ("Document", shown(&document)),
         ("Entry", shown(&document.entries().collect::<Vec<_>>())),
+        ("RawEntry", shown(&raw_entries)),
+        ("Change", shown(&change().put_entry(kind, "key", raw_entries[0].expose().into()).unwrap())),
+        ("Change", shown(&change().instead_of(document.bytes().share(), &document))),
         ("Loaded", shown(&loaded)),
         ("MemoryPersistence", shown(&persistence)),
         ("MemoryStore", shown(&memory)),
@@ -133,6 +138,7 @@ const WITHOUT_SECRETS: &[&str] = &[
     "CredentialKey",
     "CredentialStore",
     "CredentialType",
+    "CrossPlatLock",
     "Dialect",
     "DocumentError",
     "EntryProblem",
