@@ -72,6 +72,13 @@ def test_it_is_used_by_its_own_methods(kind, location):
         assert json.loads(persistence.content)[AT]
 
 
+def test_methods_that_one_object_of_ours_was_given_are_used(location):
+    persistence, saved = strongroom.FilePersistence(location), []
+    persistence.save = saved.append
+    strongroom.PersistedTokenCache(persistence).add(app_token_event())
+    assert len(saved) == 1 and not os.path.exists(location)
+
+
 def test_what_has_not_changed_is_not_loaded_again(location):
     persistence = InMemory(location)
     cache = strongroom.PersistedTokenCache(persistence)

@@ -79,7 +79,7 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         self._persistence = persistence
         self.is_encrypted: bool = persistence.is_encrypted
         self._native = _strongroom.Cache(
-            persistence._native if type(persistence) in _NATIVE else persistence,  # type: ignore[attr-defined]
+            persistence._native if _is_native(persistence) else persistence,  # type: ignore[attr-defined]
             location,
             bool(self.is_encrypted),
             self._lock_location,
@@ -222,6 +222,10 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         for operations in _in_order(step):
             sweep = any(kind == self.CredentialType.ACCESS_TOKEN for kind, *_ in operations)
             self._native.change(operations, now, sweep)
+
+
+def _is_native(persistence: object) -> bool:
+    return type(persistence) in _NATIVE and not {"load", "save", "time_last_modified"} & vars(persistence).keys()
 
 
 _SECTIONS = frozenset(("AccessToken", "RefreshToken", "IdToken", "Account", "AppMetadata"))
