@@ -5,12 +5,15 @@
 //! request as a future.
 
 mod apply;
+#[cfg_attr(not(feature = "client"), allow(dead_code))]
 mod backoff;
 mod flight;
 mod l1;
+#[cfg_attr(not(feature = "client"), allow(dead_code))]
 mod lookup;
 mod refresh;
 mod settle;
+#[cfg_attr(not(feature = "client"), allow(dead_code))]
 mod state;
 mod stats;
 mod sync;

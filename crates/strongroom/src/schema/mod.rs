@@ -13,6 +13,7 @@ mod extended;
 mod fingerprint;
 mod index;
 mod key;
+#[cfg_attr(not(feature = "client"), allow(dead_code))]
 pub(crate) mod lenient;
 #[cfg(test)]
 #[cfg(not(any(shuttle, windows)))]
