@@ -135,8 +135,8 @@ import sys, strongroom
 sys.path.insert(0, sys.argv[2])
 from conftest import app_token_event
 cache = strongroom.PersistedTokenCache(strongroom.FilePersistence(sys.argv[1]), lock_timeout=600)
-print("waiting", flush=True)
 try:
+    print("waiting", flush=True)
     cache.add(app_token_event())
 except KeyboardInterrupt:
     print("interrupted")

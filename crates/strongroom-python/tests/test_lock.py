@@ -109,8 +109,8 @@ def test_those_who_hold_it_never_interleave(number, seconds, location, tmp_path)
 def test_ctrl_c_ends_the_waiting_with_a_keyboard_interrupt(location):
     program = """
 import sys, strongroom
-print("waiting", flush=True)
 try:
+    print("waiting", flush=True)
     with strongroom.CrossPlatLock(sys.argv[1], timeout=600):
         pass
 except KeyboardInterrupt:
@@ -120,7 +120,7 @@ except KeyboardInterrupt:
         process = subprocess.Popen([sys.executable, "-c", program, location], stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "waiting\n"
         deadline = time.monotonic() + 60
-        # It may not be waiting yet, and Python itself takes the signal as well.
+        # So that it is the lock that is waited for. A signal that comes sooner is a KeyboardInterrupt as well.
         time.sleep(0.2)
         process.send_signal(2)
         output, _ = process.communicate(timeout=max(1, deadline - time.monotonic()))

@@ -62,6 +62,10 @@ EVENTS = {
     "refresh": [user_event(), user_event(skip_account_creation=True, scope=["s9"], response={"refresh_token": None})],
     "AD FS": [user_event(token_endpoint="https://fs.contoso.com/adfs/oauth2/token", environment="fs.contoso.com")],
     "times as text": [app_token_event(response={"access_token": "t", "expires_in": "3600", "ext_expires_in": "7200"})],
+    "bound to a key": [user_event(data={"key_id": "1", "req_cnf": "x", "username": "someone"}, response={"token_type": "pop"})],
+    "expiry of a managed identity": [app_token_event(response={"access_token": "t", "expires_on": "5000"})],
+    "without id token": [user_event(grant_type="password", data={"username": "someone"}, response={"id_token": None}, _account_id="oid")],
+    "parameters of ones own": [app_token_event(data={"fmi_path": "ü/x", "client_claims": '{"a":1}', "empty": "", "number": 5})],
     "without expiry": [app_token_event(response={"access_token": "t"})],
     "another client": [app_token_event(), app_token_event("Other-Client")],
     "again": [app_token_event(), app_token_event(secret="another token")],
@@ -78,6 +82,38 @@ def test_the_entries_and_their_keys_are_those_of_msal(name, cache, location):
         assert json.load(file) == json.loads(theirs.serialize())
     assert json.loads(cache.serialize()) == json.loads(theirs.serialize())
     assert cache._cache == theirs._cache
+
+
+def test_without_msal_the_entries_are_the_same(python, tmp_path):
+    program = """
+import json, sys
+sys.modules["msal"] = None
+import strongroom
+cache = strongroom.PersistedTokenCache(strongroom.FilePersistence(sys.argv[1]))
+for event in json.loads(sys.argv[2]):
+    cache.add(event, now=1000)
+assert cache.has_state_changed
+cache.update_rt({"credential_type": "RefreshToken", "home_account_id": "a.b", "client_id": "c", "environment": "e", "target": "t"}, "rotated")
+assert next(cache.search("RefreshToken", query={"client_id": "c"}))["secret"] == "rotated"
+cache.remove_rt(next(cache.search("RefreshToken", query={"client_id": "c"})))
+assert cache._get_app_metadata(environment="nowhere", client_id="nobody", default={}) == {}
+assert list(cache.search("nonsense", query={"environment": "x"})) == []
+for remove, kind in ((cache.remove_at, "AccessToken"), (cache.remove_idt, "IdToken"), (cache.remove_account, "Account")):
+    try:
+        remove({})
+    except AssertionError:
+        pass
+    else:
+        raise LookupError(kind)
+print(cache.serialize())
+"""
+    for number, (name, events) in enumerate(EVENTS.items()):
+        theirs = msal.SerializableTokenCache()
+        for event in events:
+            theirs.add(event, now=1000)
+        ours = json.loads(python(program, str(tmp_path / str(number)), json.dumps(events)).stdout)
+        ours = {section: entries for section, entries in ours.items() if entries}
+        assert ours == json.loads(theirs.serialize()), name
 
 
 @pytest.mark.parametrize(

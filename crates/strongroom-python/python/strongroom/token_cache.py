@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 else:
     try:
         from msal import SerializableTokenCache
-    except ImportError as _error:
-        raise ImportError("PersistedTokenCache is one for MSAL Python: pip install msal") from _error
+    except ImportError:
+        from ._stand_in import SerializableTokenCache
 
 __all__ = ["CrossPlatLock", "LockError", "PersistedTokenCache", "PersistenceNotFound"]
 
@@ -49,6 +49,8 @@ _Operation = Tuple[str, str, str, bool]
 
 class PersistedTokenCache(NotPicklable, SerializableTokenCache):
     """A token cache in a persistence, for any application of MSAL Python.
+
+    An ``msal.SerializableTokenCache`` where ``msal`` is installed; elsewhere a class with the same methods.
 
     Each ``add`` is one step: one lock cycle, one write. A look-up takes no lock, reads nothing that has not changed, and
     writes nothing. Any number of threads and processes may use one cache; so may the other MSALs.
