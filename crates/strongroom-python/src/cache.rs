@@ -65,7 +65,8 @@ impl Cache {
         Ok(Self { store, cache, deserialized: Mutex::default() })
     }
 
-    /// The entries of section ``kind`` that answer, as dictionaries.
+    /// The entries of section ``kind`` that answer, as dictionaries, and the generation of the document that they are of,
+    /// if they are of one.
     fn search<'py>(
         &self,
         py: Python<'py>,
@@ -73,10 +74,10 @@ impl Cache {
         target: Vec<String>,
         query: Option<&Bound<'py, PyDict>>,
         now: i64,
-    ) -> PyResult<Bound<'py, PyList>> {
+    ) -> PyResult<(Bound<'py, PyList>, Option<u64>)> {
         let scopes = target.into_iter().collect();
         let query = Query::new(section(kind)?, scopes, query, UnixSeconds::new(now))?;
-        let found = self.find(py, &query)?;
+        let (found, generation) = self.find(py, &query)?;
         let entries = PyList::empty(py);
         for found in found {
             let entry = found.to_dict(py)?;
@@ -84,7 +85,16 @@ impl Cache {
                 entries.append(entry)?;
             }
         }
-        Ok(entries)
+        Ok((entries, generation))
+    }
+
+    /// Whether the document is still of this generation, and what others may have made of it was set right.
+    fn is_at(&self, py: Python<'_>, generation: u64) -> PyResult<bool> {
+        let look = async {
+            let is_same = self.store.generation()? == Some(generation);
+            Ok::<_, Error>(is_same && !self.cache.settle(generation).await)
+        };
+        wait_for(py, look)?.map_err(|error| exception(py, &error))
     }
 
     /// Stores and removes entries as one step: tuples of section, key, JSON, and whether it is to be removed. ``now`` is
@@ -171,7 +181,7 @@ impl Cache {
 }
 
 impl Cache {
-    fn find(&self, py: Python<'_>, query: &Query) -> PyResult<Vec<Found>> {
+    fn find(&self, py: Python<'_>, query: &Query) -> PyResult<(Vec<Found>, Option<u64>)> {
         let deserialized = self.deserialized().clone();
         let read = || {
             self.store.read(|document| match &deserialized {
@@ -183,13 +193,15 @@ impl Cache {
         };
         let find = async {
             let (generation, found) = read().await?;
-            Ok::<_, Error>(if self.cache.settle(generation).await { read().await?.1 } else { found })
+            let settled = self.cache.settle(generation).await;
+            Ok::<_, Error>(if settled { read().await? } else { (generation, found) })
         };
-        let (found, is_current) = wait_for(py, find)?.map_err(|error| exception(py, &error))?;
-        if let Some(outdated) = deserialized.filter(|_| !is_current) {
+        let (generation, (found, was_deserialized)) =
+            wait_for(py, find)?.map_err(|error| exception(py, &error))?;
+        if let Some(outdated) = deserialized.filter(|_| !was_deserialized) {
             self.forget(&outdated);
         }
-        Ok(found)
+        Ok((found, Some(generation).filter(|_| !was_deserialized)))
     }
 
     /// The document that was read or written last.

@@ -572,6 +572,27 @@ def test_a_rewrite_that_leaves_the_time_as_it_was_is_seen_and_so_is_a_removal(ca
     assert list(cache.search(AT)) == []
 
 
+def test_an_answer_that_is_remembered_is_as_good_as_a_new_one(cache, location):
+    now = int(time.time())
+    ask = {"target": ["s1"], "query": app_token_query()}
+    find = lambda now=now: [one["secret"] for one in cache.search(AT, **ask, now=now)]  # noqa: E731
+    event = app_token_event(scope="s1 s2", secret="short", response={"access_token": "short", "expires_in": 400})
+    cache.add(event, now=now)
+    cache.add(app_token_event(scope="s1 s3", secret="long"), now=now - 1)
+    assert find() == find() == ["short", "long"]
+    assert find(now + 401) == ["long"] and find() == ["short", "long"]
+    # What a caller does to an entry is nobody else's.
+    next(cache.search(AT, **ask, now=now)).clear()
+    assert find() == ["short", "long"]
+    strongroom.PersistedTokenCache(strongroom.FilePersistence(location)).add(app_token_event(secret="third"), now=now)
+    assert find() == find() == ["third", "short", "long"]
+    assert len(list(cache.search(AT, target=["s1"], query={**app_token_query(), "x": ["cannot be hashed"]}))) == 0
+    cache.deserialize("{}")
+    assert find() == find() == []
+    os.remove(location)
+    assert find() == []
+
+
 def test_a_look_up_is_as_fast_in_a_large_cache(cache, location, monkeypatch):
     """Not by the clock: what is looked at is counted."""
     now = int(time.time())

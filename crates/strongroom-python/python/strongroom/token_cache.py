@@ -74,6 +74,7 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         lock_timeout: float = 10.0,
     ) -> None:
         self._pending = threading.local()
+        self._answers: Dict[Any, Tuple[int, int, int, List[Dict[str, Any]]]] = {}
         self._view: Tuple[Optional[str], Mapping[str, Any]] = (None, MappingProxyType({}))
         location = os.fspath(persistence.get_location())
         self._lock_location = os.path.expanduser(lock_location) if lock_location else location + ".lockfile"
@@ -111,13 +112,13 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         now = int(time.time() if now is None else now)
         query = dict(query or {})
         if credential_type in _SECTIONS:
-            found = self._native.search(credential_type, target, query, now)
+            found = self._found(credential_type, target, query, now)
         else:
             # Of a section that is nobody's there are no rules but the parent's.
             self._native.refresh()
             entries = self._cache.get(credential_type, {}).values()
             found = [entry for entry in entries if self._is_matching(entry, query, set(target))]
-        return (entry for entry in found)
+        return (dict(entry) for entry in found)
 
     def find(
         self,
@@ -182,6 +183,7 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
             # Complains of what is no JSON as it always has.
             json.loads(state)
         self._native.deserialize(state or "{}")
+        self._answers.clear()
         self.has_state_changed = False
 
     @property
@@ -208,6 +210,28 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         if value:
             raise AttributeError("_cache can be looked at, not set: use deserialize()")
 
+    def _found(
+        self, credential_type: str, target: List[str], query: Dict[str, Any], now: int
+    ) -> List[Dict[str, Any]]:
+        """What answers; the same as before if it has been asked for and nothing has changed."""
+        key = (credential_type, *target, *query.items())
+        try:
+            answer = self._answers.get(key)
+        except TypeError:  # Something in it cannot be hashed.
+            return self._native.search(credential_type, target, query, now)[0]
+        if answer is not None:
+            generation, since, until, found = answer
+            if since <= now <= until and self._native.is_at(generation):
+                return found
+        found, known = self._native.search(credential_type, target, query, now)
+        if known is not None and found and all(_is_flat(entry) for entry in found):
+            if len(self._answers) >= _MOST_ANSWERS:
+                self._answers.clear()
+            # With the first that expires the answer is another.
+            until = min(int(entry.get("expires_on", _NEVER)) for entry in found)
+            self._answers[key] = known, now, until, found
+        return found
+
     def _get(self, credential_type: str, key: str, default: Any = None) -> Any:
         found = self._native.entry(credential_type, key)
         return default if found is None else found
@@ -230,6 +254,13 @@ def _is_native(persistence: object) -> bool:
     return type(persistence) in _NATIVE and not {"load", "save", "time_last_modified"} & vars(persistence).keys()
 
 
+def _is_flat(entry: Dict[str, Any]) -> bool:
+    """Whether a copy of it shares nothing with it that can be changed."""
+    return all(value is None or isinstance(value, (str, int)) for value in entry.values())
+
+
+_MOST_ANSWERS = 256
+_NEVER = 1 << 62
 _SECTIONS = frozenset(("AccessToken", "RefreshToken", "IdToken", "Account", "AppMetadata"))
 
 
