@@ -15,7 +15,8 @@ use crate::error::exception;
 use crate::foreign::ForeignPersistence;
 use crate::json::to_dict;
 use crate::lock::seconds;
-use crate::persistence::{Locked, NativePersistence, text};
+use crate::locked::Locked;
+use crate::persistence::{NativePersistence, text};
 use crate::query::{Found, Query};
 use crate::wait::wait_for;
 

@@ -6,17 +6,14 @@
 mod cache;
 mod error;
 mod foreign;
+mod interpreter;
 mod json;
 mod lock;
+mod locked;
 mod log;
 mod persistence;
 mod query;
 mod wait;
-
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-use pyo3::exceptions::PyImportError;
-use pyo3::prelude::*;
 
 /// The native half of the package.
 #[pyo3::pymodule(gil_used = true)]
@@ -33,22 +30,8 @@ mod _strongroom {
 
     #[pymodule_init]
     fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
-        super::require_one_interpreter(module.py())?;
+        super::interpreter::require_the_first(module.py())?;
         super::log::install();
         Ok(())
-    }
-}
-
-/// The classes belong to the interpreter that has imported them first: in another one they would be half there.
-fn require_one_interpreter(py: Python<'_>) -> PyResult<()> {
-    static OWNER: AtomicUsize = AtomicUsize::new(0);
-
-    // Each interpreter has its own, as long as it lives.
-    let own = py.import("sys")?.getattr("modules")?.as_ptr() as usize;
-    match OWNER.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed) {
-        Err(owner) if owner != own => Err(PyImportError::new_err(
-            "strongroom does not work in sub-interpreters: another interpreter of this process has imported it",
-        )),
-        _ => Ok(()),
     }
 }

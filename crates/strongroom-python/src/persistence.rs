@@ -1,17 +1,14 @@
 //! The library's persistences as one Python class. What users see of them is made of it in Python.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pyo3::exceptions::PyUnicodeDecodeError;
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 use strongroom::persistence::{self, Kind};
-use strongroom::{
-    BoxFuture, Error, ErrorKind, Fence, FilePersistence, Loaded, Location, Persistence, Protection, Revision,
-    Saved, SecretBytes,
-};
+use strongroom::{Error, ErrorKind, Fence, FilePersistence, Persistence, Revision, Saved, SecretBytes};
 
 use crate::error::exception;
 use crate::wait::wait_for;
@@ -175,62 +172,4 @@ async fn replace(persistence: &dyn Persistence, content: &SecretBytes) -> Result
     }
     let message = format!("{} was changed by others each time it was to be replaced", persistence.location());
     Err(Error::new(ErrorKind::Contended, "contended", message))
-}
-
-/// A persistence that is used under another lock file of the peers than its own.
-#[derive(Debug)]
-pub(crate) struct Locked {
-    pub(crate) inner: Arc<dyn Persistence>,
-    pub(crate) lock_path: PathBuf,
-}
-
-impl Persistence for Locked {
-    fn lock_path(&self) -> Option<PathBuf> {
-        Some(self.lock_path.clone())
-    }
-
-    fn load(&self) -> BoxFuture<'_, Result<Loaded, Error>> {
-        self.inner.load()
-    }
-
-    fn save<'a>(
-        &'a self,
-        bytes: &'a SecretBytes,
-        expected: &'a Revision,
-        fence: &'a Fence<'a>,
-    ) -> BoxFuture<'a, Result<Saved, Error>> {
-        self.inner.save(bytes, expected, fence)
-    }
-
-    fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
-        self.inner.remove()
-    }
-
-    fn is_current(&self, revision: &Revision) -> Result<bool, Error> {
-        self.inner.is_current(revision)
-    }
-
-    fn set_aside<'a>(&'a self, expected: &'a Revision) -> BoxFuture<'a, Result<Option<String>, Error>> {
-        self.inner.set_aside(expected)
-    }
-
-    fn beside(&self, path: &Path) -> Result<Box<dyn Persistence>, Error> {
-        self.inner.beside(path)
-    }
-
-    fn lock_mode(&self) -> u32 {
-        self.inner.lock_mode()
-    }
-
-    fn location(&self) -> Location {
-        self.inner.location()
-    }
-
-    fn protection(&self) -> Protection {
-        self.inner.protection()
-    }
-
-    fn kind(&self) -> &'static str {
-        self.inner.kind()
-    }
 }
