@@ -174,7 +174,7 @@ impl Migration {
         let source = match (self.to, &self.key_source) {
             (Kind::File, _) => None,
             (_, Some(selector)) => Some(configured.source(selector)?),
-            (_, None) => Some(block_on(configured.source_for_new())?.0),
+            (_, None) => Some(block_on(configured.source_for_new(&self.path.display()))?.0),
         };
         let protection = source.as_ref().map_or(Protection::None, |source| source.protection());
         self.check(protection)?;

@@ -9,11 +9,15 @@ use std::sync::Arc;
 use super::access::{self, OWNER_ONLY};
 use super::key_files::KeyFilesOnDisk;
 use super::sealed::{ENOUGH_TO_TELL, Keys, Sources, Unlocked, is_blank};
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+use super::secret_service::KeysInService;
 use super::{
     BoxFuture, Fence, FilePersistence, Loaded, Location, Persistence, PersistenceError, Protection, Revision,
     Saved, SealedPersistence,
 };
 use crate::env_vars::Environment;
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+use crate::seal::SecretServiceSource;
 use crate::seal::{
     Envelope, EnvironmentSource, FileSource, HostSource, KEY_LOST, KeyFiles, KeyId, KeySelector, KeySource,
     KeySourceKind, Place, SealError, SealedWith, SystemdSource, is_envelope,
@@ -24,8 +28,9 @@ use crate::{Error, SecretBytes};
 /// The document at `path`, encrypted in the best way that this machine has without any set-up.
 ///
 /// On Linux that is a sealed file. What is there is opened with the key source that sealed it. A new one is sealed
-/// with the first key source that is configured (systemd credential, `STRONGROOM_KEY_FILE`, `STRONGROOM_KEY`), or
-/// with a host key, which is made at first use. [`Choice`] tells what was chosen and why.
+/// with the first key source that is configured (systemd credential, `STRONGROOM_KEY_FILE`, `STRONGROOM_KEY`), else
+/// with a key in the Secret Service, if there is a session bus and it answers unlocked within 2 s, else with a host
+/// key. The last two are made at first use. [`Choice`] tells what was chosen and why.
 ///
 /// # Errors
 /// `not_sealed`: a plain cache is there; it is left as it is. `unknown_key`: the key of what is there is not to be
@@ -285,6 +290,7 @@ impl PersistenceBuilder {
                 Err(error) => return Err(error),
             }
         }
+        let mut looked_at = Vec::new();
         let source = match (source, explicit) {
             (Some(source), _) => source,
             (None, Some(source)) => {
@@ -292,15 +298,21 @@ impl PersistenceBuilder {
                 source
             }
             (None, None) => {
-                let (source, why) =
-                    block_on(configured.source_for_new()).map_err(|error| self.nothing(&error))?;
-                reasons.extend(why);
+                let (source, why) = block_on(configured.source_for_new(&self.path.display()))?;
+                reasons.extend(why.iter().cloned());
+                looked_at = why;
                 source
             }
         };
         self.check(source.protection())?;
         if keys.current().is_none() && make {
-            let ring = Arc::new(block_on(source.to_seal()).map_err(|error| self.nothing(&error))?);
+            let ring = block_on(source.to_seal()).map_err(|error| match source.kind() {
+                KeySourceKind::Host if !looked_at.is_empty() => {
+                    nothing(&self.path.display(), looked_at, &error)
+                }
+                _ => error,
+            })?;
+            let ring = Arc::new(ring);
             keys.begin_with(Unlocked { source: Arc::clone(&source), ring });
         }
         let choice = Choice {
@@ -320,17 +332,6 @@ impl PersistenceBuilder {
         }
         let (location, least) = (self.path.display().to_string(), self.min_protection);
         Err(SealError::ProtectionTooLow { location, has, least }.into())
-    }
-
-    /// Where a key was asked for or configured, its own error says most; else all is listed that was tried.
-    fn nothing(&self, error: &Error) -> Error {
-        let is_of_host =
-            self.key_source.is_none() && matches!(error.code(), "no_key" | "key_source_unavailable");
-        if !is_of_host {
-            return error.clone();
-        }
-        let tried = vec![NO_KEY_CONFIGURED.into(), NO_SECRET_SERVICE.into(), error.to_string()];
-        SealError::NothingAvailable { location: self.path.display().to_string(), tried }.into()
     }
 
     /// What is at the location.
@@ -400,11 +401,12 @@ impl Configured {
         Self { environment, files: Arc::new(KeyFilesOnDisk) }
     }
 
+    #[allow(unreachable_patterns)] // what is built in is matched before what is missing
     pub(super) fn source(&self, selector: &KeySelector) -> Result<Arc<dyn KeySource>, Error> {
         let files = || Arc::clone(&self.files);
-        let missing = |feature| {
+        let missing = |feature| -> Error {
             let source_name = selector.to_string();
-            Err(SealError::FeatureMissing { source_name, feature }.into())
+            SealError::FeatureMissing { source_name, feature }.into()
         };
         Ok(match selector {
             KeySelector::Host => Arc::new(self.host()),
@@ -413,17 +415,17 @@ impl Configured {
             KeySelector::Systemd => {
                 Arc::new(SystemdSource::new(self.environment.credentials_directory.clone(), files()))
             }
-            KeySelector::SecretService => return missing("secret-service"),
+            #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+            KeySelector::SecretService => Arc::new(SecretServiceSource::new(Arc::new(self.in_service()))),
             #[cfg(all(feature = "keyutils", target_os = "linux"))]
             KeySelector::Keyutils => Arc::new(crate::seal::KeyutilsSource),
-            #[cfg(not(all(feature = "keyutils", target_os = "linux")))]
-            KeySelector::Keyutils => return missing("keyutils"),
             #[cfg(feature = "passphrase")]
             KeySelector::PassphraseFile(path) => {
                 Arc::new(crate::seal::PassphraseSource::new(absolute(path)?, files()))
             }
-            #[cfg(not(feature = "passphrase"))]
-            KeySelector::PassphraseFile(_) => return missing("passphrase"),
+            KeySelector::SecretService => return Err(missing("secret-service")),
+            KeySelector::Keyutils => return Err(missing("keyutils")),
+            KeySelector::PassphraseFile(_) => return Err(missing("passphrase")),
         })
     }
 
@@ -444,18 +446,46 @@ impl Configured {
         selectors
     }
 
-    /// The source that seals a new document, and why it is that one.
-    pub(super) async fn source_for_new(&self) -> Result<(Arc<dyn KeySource>, Vec<String>), Error> {
+    /// The source that seals a new document at `location`, and why it is that one.
+    pub(super) async fn source_for_new(
+        &self,
+        location: &(dyn fmt::Display + Sync),
+    ) -> Result<(Arc<dyn KeySource>, Vec<String>), Error> {
         if let Some(selector) = self.handed_in().first() {
             return Ok((self.source(selector)?, vec![format!("the key source {selector} is configured")]));
         }
-        // The Secret Service stands between what is configured and the host key.
-        let mut reasons = vec![NO_KEY_CONFIGURED.to_owned(), NO_SECRET_SERVICE.to_owned()];
+        let mut reasons = vec![NO_KEY_CONFIGURED.to_owned()];
+        match self.secret_service_at_hand().await {
+            Ok(source) => {
+                reasons.push("the Secret Service of this session answers and is unlocked".into());
+                return Ok((source, reasons));
+            }
+            Err(reason) => reasons.push(reason),
+        }
         let host = self.host();
-        let (path, exists) = host.would_use()?;
+        let (path, exists) = host.would_use().map_err(|error| nothing(location, reasons.clone(), &error))?;
         let made = if exists { "is this host's key" } else { "is where this host's key is made" };
         reasons.push(format!("{} {made}", path.display()));
         Ok((Arc::new(host), reasons))
+    }
+
+    /// The Secret Service, if it can keep keys here and now; else why not.
+    #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+    async fn secret_service_at_hand(&self) -> Result<Arc<dyn KeySource>, String> {
+        let keys = self.in_service();
+        keys.probe().await.map_err(|error| error.to_string())?;
+        Ok(Arc::new(SecretServiceSource::new(Arc::new(keys))))
+    }
+
+    #[cfg(not(all(feature = "secret-service", unix, not(target_vendor = "apple"))))]
+    #[allow(clippy::unused_async)] // as where there is one
+    async fn secret_service_at_hand(&self) -> Result<Arc<dyn KeySource>, String> {
+        Err("the Secret Service is not part of this build".into())
+    }
+
+    #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+    fn in_service(&self) -> KeysInService {
+        KeysInService::of(&self.environment.session_bus)
     }
 
     /// The sources that may have the key of an envelope, the one that its header names first; and which of them
@@ -521,7 +551,15 @@ impl Configured {
 }
 
 const NO_KEY_CONFIGURED: &str = "no key is configured: there is no systemd credential strongroom.key, no STRONGROOM_KEY_FILE, no STRONGROOM_KEY";
-const NO_SECRET_SERVICE: &str = "the Secret Service is not part of this build";
+
+/// Where a key was asked for or configured, its own error says most; of the host key all is listed that was tried.
+fn nothing(location: &(dyn fmt::Display + Sync), mut tried: Vec<String>, error: &Error) -> Error {
+    if !matches!(error.code(), "no_key" | "key_source_unavailable") {
+        return error.clone();
+    }
+    tried.push(error.to_string());
+    SealError::NothingAvailable { location: location.to_string(), tried }.into()
+}
 
 #[cfg(unix)]
 fn is_root() -> bool {
