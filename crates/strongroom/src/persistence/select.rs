@@ -6,6 +6,8 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+#[cfg(windows)]
+use super::FilePersistenceWithDataProtection;
 use super::access::{self, OWNER_ONLY};
 use super::key_files::KeyFilesOnDisk;
 use super::sealed::{ENOUGH_TO_TELL, Keys, Sources, Unlocked, is_blank};
@@ -15,6 +17,12 @@ use super::{
     BoxFuture, Fence, FilePersistence, Loaded, Location, Persistence, PersistenceError, Protection, Revision,
     Saved, SealedPersistence,
 };
+#[cfg(target_os = "macos")]
+use super::{KeychainPersistence, KeychainPersistenceBuilder};
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+use super::{SecretServicePersistence, SecretServicePersistenceBuilder};
+#[cfg(windows)]
+use crate::SecretString;
 use crate::env_vars::Environment;
 #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
 use crate::seal::SecretServiceSource;
@@ -26,6 +34,9 @@ use crate::wait::block_on;
 use crate::{Error, SecretBytes};
 
 /// The document at `path`, encrypted in the best way that this machine has without any set-up.
+///
+/// On Windows that is a file that Windows encrypts (DPAPI), on macOS an item of the keychain, or a sealed file with a
+/// host key where no keychain is to be had. Something sealed that is there already stays a sealed file.
 ///
 /// On Linux that is a sealed file. What is there is opened with the key source that sealed it. A new one is sealed
 /// with the first key source that is configured (systemd credential, `STRONGROOM_KEY_FILE`, `STRONGROOM_KEY`), else
@@ -63,20 +74,30 @@ pub fn open(path: impl Into<PathBuf>) -> Result<ChosenPersistence, Error> {
 pub fn sealed_with(path: impl Into<PathBuf>) -> Result<Option<SealedWith>, Error> {
     Ok(match builder(path).look()? {
         Found::Sealed(sealed_with) => Some(sealed_with),
-        Found::Nothing | Found::Blank | Found::Plain | Found::Other => None,
+        Found::Nothing | Found::Blank | Found::Plain | Found::Protected | Found::Other => None,
     })
 }
 
 /// The document at `path`, for those who choose how it is kept.
+///
+/// Of the kinds `secret-service` and `keychain` it is the signal file that lies there: empty, `{}`, or made at the
+/// first save.
 pub fn builder(path: impl Into<PathBuf>) -> PersistenceBuilder {
+    let path = path.into();
     PersistenceBuilder {
-        path: path.into(),
         kind: Kind::Auto,
         key_source: None,
         fallback_to_plaintext: false,
         min_protection: Protection::None,
         mode: OWNER_ONLY,
         keeps_lost: false,
+        #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+        secret_service: SecretServicePersistence::builder(&path),
+        #[cfg(target_os = "macos")]
+        keychain: KeychainPersistence::builder(&path),
+        #[cfg(windows)]
+        entropy: SecretString::default(),
+        path,
     }
 }
 
@@ -119,6 +140,43 @@ pub enum Kind {
     File,
     /// A sealed file.
     Sealed,
+    /// An item of the Secret Service of the desktop, shared with `msal_extensions.LibsecretPersistence`: on Linux and
+    /// other Unixes, with the feature `secret-service`.
+    SecretService,
+    /// A file that Windows encrypts for its user, shared with `msal_extensions.FilePersistenceWithDataProtection`.
+    Dpapi,
+    /// An item of the macOS keychain, shared with `msal_extensions.KeychainPersistence`.
+    Keychain,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::File => "file",
+            Self::Sealed => "sealed",
+            Self::SecretService => "secret-service",
+            Self::Dpapi => "dpapi",
+            Self::Keychain => "keychain",
+        })
+    }
+}
+
+impl Kind {
+    /// Whether the document is an item of a keyring, and a signal file at its location.
+    pub(super) const fn is_keyring(self) -> bool {
+        matches!(self, Self::SecretService | Self::Keychain)
+    }
+
+    /// That this build does not have it.
+    pub(super) fn missing(self) -> Error {
+        let needs = match self {
+            Self::Dpapi => "Windows",
+            Self::Keychain => "macOS",
+            _ => "Linux or another Unix and the feature secret-service",
+        };
+        PersistenceError::NotInThisBuild { kind: self, needs }.into()
+    }
 }
 
 /// What was chosen for a document, and why.
@@ -146,6 +204,12 @@ pub struct PersistenceBuilder {
     min_protection: Protection,
     mode: u32,
     keeps_lost: bool,
+    #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+    secret_service: SecretServicePersistenceBuilder,
+    #[cfg(target_os = "macos")]
+    keychain: KeychainPersistenceBuilder,
+    #[cfg(windows)]
+    entropy: SecretString,
 }
 
 impl PersistenceBuilder {
@@ -155,7 +219,8 @@ impl PersistenceBuilder {
         self
     }
 
-    /// The only key source to use, instead of the one that sealed what is there or that is configured.
+    /// The only key source to use, instead of the one that sealed what is there or that is configured. With it
+    /// [`Kind::Auto`] is a sealed file on every platform.
     pub fn key_source(mut self, source: KeySelector) -> Self {
         self.key_source = Some(source);
         self
@@ -171,6 +236,45 @@ impl PersistenceBuilder {
     /// The least protection that will do. Default: any.
     pub fn min_protection(mut self, least: Protection) -> Self {
         self.min_protection = least;
+        self
+    }
+
+    /// How the item of [`Kind::SecretService`] is found and asked for: schema, attributes, label and the rest. By default
+    /// as [`SecretServicePersistence::builder`] has it.
+    ///
+    /// ```
+    /// use strongroom::persistence::{self, Kind};
+    ///
+    /// # fn main() -> Result<(), strongroom::Error> {
+    /// let persistence = persistence::builder("token_cache.bin")
+    ///     .kind(Kind::SecretService)
+    ///     .secret_service(|item| item.schema_name("com.example.daemon").label("My daemon's tokens"))
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+    pub fn secret_service(
+        mut self,
+        configure: impl FnOnce(SecretServicePersistenceBuilder) -> SecretServicePersistenceBuilder,
+    ) -> Self {
+        self.secret_service = configure(self.secret_service);
+        self
+    }
+
+    /// How the item of [`Kind::Keychain`] is found and asked for. By default as [`KeychainPersistence::builder`] has it.
+    #[cfg(target_os = "macos")]
+    pub fn keychain(
+        mut self,
+        configure: impl FnOnce(KeychainPersistenceBuilder) -> KeychainPersistenceBuilder,
+    ) -> Self {
+        self.keychain = configure(self.keychain);
+        self
+    }
+
+    /// The entropy of [`Kind::Dpapi`], as [`FilePersistenceWithDataProtection::entropy`] has it. Default: none.
+    #[cfg(windows)]
+    pub fn entropy(mut self, entropy: impl Into<SecretString>) -> Self {
+        self.entropy = entropy.into();
         self
     }
 
@@ -193,8 +297,9 @@ impl PersistenceBuilder {
     /// # Errors
     /// `not_sealed`: a plain cache is there and sealed is wanted. `not_a_token_cache`: something else is there.
     /// `unknown_key` and others: the key of what is there is not to be had. `no_encryption`: no key can be made or
-    /// found for a new document; the message lists what was tried. `protection_too_low`. `Configuration`: the path
-    /// or the mode cannot be used.
+    /// found for a new document; the message lists what was tried. `protection_too_low`. `feature_missing`: this build
+    /// does not have the kind. `not_a_signal_file`: a keyring is wanted and something else is there.
+    /// `Configuration`: the path or the mode cannot be used.
     pub fn build(self) -> Result<ChosenPersistence, Error> {
         let decided = self.decide(true, &Configured::new(Environment::read()))?;
         tracing::debug!(location = %self.path.display(), choice = ?decided.choice, "the persistence was chosen");
@@ -211,7 +316,8 @@ impl PersistenceBuilder {
     pub(super) fn existing(mut self) -> Result<ChosenPersistence, Error> {
         self.kind = match self.look()? {
             Found::Nothing | Found::Blank | Found::Plain => Kind::File,
-            Found::Sealed(_) | Found::Other => Kind::Sealed,
+            Found::Protected if cfg!(windows) => Kind::Dpapi,
+            Found::Sealed(_) | Found::Protected | Found::Other => Kind::Sealed,
         };
         self.decide(false, &Configured::new(Environment::read()))
     }
@@ -223,20 +329,133 @@ impl PersistenceBuilder {
         }
         let found = self.look()?;
         reasons.push(format!("{}: {found}", self.path.display()));
-        let location = self.path.display().to_string();
         match found {
-            Found::Plain if self.fallback_to_plaintext => self.fall_back(reasons),
-            Found::Plain => Err(SealError::NotSealed { location }.into()),
-            Found::Other => Err(SealError::OtherKind { location }.into()),
-            Found::Sealed(sealed_with) => self.sealed(Some(&sealed_with), make, configured, reasons),
-            Found::Nothing | Found::Blank => match self.sealed(None, make, configured, reasons.clone()) {
-                Err(error) if self.fallback_to_plaintext => {
-                    reasons.push(error.to_string());
-                    self.fall_back(reasons)
-                }
-                result => result,
-            },
+            Found::Plain if self.fallback_to_plaintext => return self.fall_back(reasons),
+            Found::Plain if !self.kind.is_keyring() => {
+                return Err(SealError::NotSealed { location: self.path.display().to_string() }.into());
+            }
+            _ => {}
         }
+        let result = self.encrypted(&found, make, configured, reasons.clone());
+        match result {
+            Err(error) if self.fallback_to_plaintext && matches!(found, Found::Nothing | Found::Blank) => {
+                reasons.push(error.to_string());
+                self.fall_back(reasons)
+            }
+            result => result,
+        }
+    }
+
+    /// The persistence of `found`, which is not plain, or of a new document.
+    fn encrypted(
+        &self,
+        found: &Found,
+        make: bool,
+        configured: &Configured,
+        mut reasons: Vec<String>,
+    ) -> Result<ChosenPersistence, Error> {
+        let is_new = matches!(found, Found::Nothing | Found::Blank);
+        let mut kind = self.kind;
+        if kind == Kind::Auto {
+            let (chosen, why) = self.best_for(found);
+            (kind, reasons) = (chosen, reasons.into_iter().chain(why).collect());
+        } else {
+            reasons.push(format!("the persistence {kind} was asked for"));
+        }
+        if kind.is_keyring() {
+            return if is_new {
+                self.keyring(kind, reasons)
+            } else {
+                Err(PersistenceError::NotASignalFile { path: self.path.clone() }.into())
+            };
+        }
+        let location = self.path.display().to_string();
+        match (kind, found) {
+            (Kind::Dpapi, Found::Nothing | Found::Blank | Found::Protected) => self.protected(reasons),
+            (Kind::Dpapi, _) => Err(SealError::OtherKind { location }.into()),
+            (_, Found::Sealed(sealed_with)) => self.sealed(Some(sealed_with), make, configured, reasons),
+            (_, Found::Nothing | Found::Blank) => self.sealed(None, make, configured, reasons),
+            (_, Found::Plain | Found::Protected | Found::Other) => {
+                Err(SealError::OtherKind { location }.into())
+            }
+        }
+    }
+
+    /// What the platform does best with what is at the location, and why.
+    fn best_for(&self, found: &Found) -> (Kind, Option<String>) {
+        match found {
+            _ if self.key_source.is_some() => (Kind::Sealed, None),
+            Found::Nothing | Found::Blank | Found::Protected if cfg!(windows) => {
+                (Kind::Dpapi, Some("Windows keeps the key of this user".into()))
+            }
+            Found::Nothing | Found::Blank => self.best_for_new(),
+            Found::Plain | Found::Sealed(_) | Found::Protected | Found::Other => (Kind::Sealed, None),
+        }
+    }
+
+    /// The keychain, unless there is none here that could be opened: launchd, ssh.
+    #[cfg(target_os = "macos")]
+    fn best_for_new(&self) -> (Kind, Option<String>) {
+        // The signal file of a document that is in the keychain already: elsewhere would be a second cache.
+        if self.path.symlink_metadata().is_ok() {
+            return (Kind::Keychain, Some("it is a keychain's signal file".into()));
+        }
+        let found = self.keychain.clone().build().and_then(|keychain| block_on(keychain.load()));
+        match found {
+            Err(error) if matches!(error.code(), "no_keychain" | "keychain_locked") => {
+                (Kind::Sealed, Some(error.to_string()))
+            }
+            _ => (Kind::Keychain, Some("this user has a keychain".into())),
+        }
+    }
+
+    #[cfg(not(target_os = "macos"))]
+    #[allow(clippy::unused_self)] // as on macOS
+    fn best_for_new(&self) -> (Kind, Option<String>) {
+        (Kind::Sealed, None)
+    }
+
+    /// A document in a keyring, whose signal file is at the location.
+    #[allow(unused_variables)] // where there is no keyring
+    fn keyring(&self, kind: Kind, reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
+        #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+        if kind == Kind::SecretService {
+            return self.by_the_system(self.secret_service.clone().build()?, reasons);
+        }
+        #[cfg(target_os = "macos")]
+        if kind == Kind::Keychain {
+            return self.by_the_system(self.keychain.clone().build()?, reasons);
+        }
+        Err(kind.missing())
+    }
+
+    #[cfg(windows)]
+    fn protected(&self, reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
+        let file = FilePersistence::builder(&self.path).mode(self.mode).build()?;
+        let protected = FilePersistenceWithDataProtection::over(file).entropy(self.entropy.clone());
+        self.by_the_system(protected, reasons)
+    }
+
+    #[cfg(not(windows))]
+    fn protected(&self, _: Vec<String>) -> Result<ChosenPersistence, Error> {
+        Err(Kind::Dpapi.missing())
+    }
+
+    /// A persistence whose keys are the operating system's.
+    #[cfg(any(windows, target_os = "macos", all(feature = "secret-service", unix)))]
+    fn by_the_system(
+        &self,
+        persistence: impl Persistence + 'static,
+        reasons: Vec<String>,
+    ) -> Result<ChosenPersistence, Error> {
+        self.check(persistence.protection())?;
+        let choice = Choice {
+            kind: persistence.kind(),
+            key_source: None,
+            protection: persistence.protection(),
+            reasons,
+        };
+        Ok(ChosenPersistence { inner: Box::new(persistence), choice, keys: None })
     }
 
     fn plain(&self, mut reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
@@ -360,9 +579,18 @@ impl PersistenceBuilder {
                 Err(refusal) => Err(SealError::refused(refusal, location, KeyId::NONE, false).into()),
             };
         }
-        Ok(if start.trim_ascii_start().starts_with(b"{") { Found::Plain } else { Found::Other })
+        Ok(if start.trim_ascii_start().starts_with(b"{") {
+            Found::Plain
+        } else if start.starts_with(DPAPI_BLOB) {
+            Found::Protected
+        } else {
+            Found::Other
+        })
     }
 }
+
+/// How what the Data Protection API encrypts begins: a version, and who did it.
+const DPAPI_BLOB: &[u8] = b"\x01\0\0\0\xd0\x8c\x9d\xdf\x01\x15\xd1\x11\x8c\x7a\0\xc0\x4f\xc2\x97\xeb";
 
 /// What lies at a location.
 pub(super) enum Found {
@@ -371,6 +599,8 @@ pub(super) enum Found {
     Blank,
     Plain,
     Sealed(SealedWith),
+    /// What Windows encrypts for a user.
+    Protected,
     Other,
 }
 
@@ -380,6 +610,7 @@ impl fmt::Display for Found {
             Self::Nothing => f.write_str("nothing is there yet"),
             Self::Blank => f.write_str("an empty document is there"),
             Self::Plain => f.write_str("a plain cache is there"),
+            Self::Protected => f.write_str("a file is there that Windows has encrypted"),
             Self::Other => f.write_str("no token cache is there"),
             Self::Sealed(sealed_with) => match sealed_with.kind() {
                 Some(kind) => write!(f, "a cache is there that was sealed with a key from {kind}"),

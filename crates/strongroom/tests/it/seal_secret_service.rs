@@ -238,6 +238,30 @@ fn what_is_sealed_stays_with_its_source_wherever_it_is_opened() {
 }
 
 #[test]
+fn a_cache_moves_into_the_keyring_and_out_of_it() {
+    if !has_real_keyring("a_cache_moves_into_the_keyring_and_out_of_it") {
+        return;
+    }
+    let desk = Desk::start();
+    let (bus, host) = (&desk.keyring.bus, desk.host());
+    let item = desk.folder.path().join("item");
+    assert!(in_session(bus, &host, "out-of-keyring new", &item).starts_with("no_cache: "));
+    desk.does("put a");
+    assert!(desk.does("into-keyring").starts_with("new_location_needed: "));
+    assert_eq!(desk.does(&format!("into-keyring {}", item.display())), "secret-service");
+    assert!(!desk.cache().exists());
+    assert_eq!(std::fs::read(&item).unwrap(), b"", "it is the signal file");
+    assert_eq!(in_session(bus, &host, "in-keyring", &item), "a");
+
+    let said = in_session(bus, &host, "out-of-keyring", &item);
+    assert!(said.starts_with("new_location_needed: "), "{said}");
+    let out = format!("out-of-keyring {}", desk.cache().display());
+    assert_eq!(in_session(bus, &host, &out, &item), "sealed");
+    assert_eq!(desk.does("scopes"), "a");
+    assert_eq!(in_session(bus, &host, "in-keyring", &item), "");
+}
+
+#[test]
 fn a_key_that_is_out_of_reach_is_an_error_that_names_the_re_seal() {
     if !has_real_keyring("a_key_that_is_out_of_reach_is_an_error_that_names_the_re_seal") {
         return;

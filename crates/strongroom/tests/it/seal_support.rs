@@ -173,6 +173,16 @@ fn use_cache(what: &str, path: &Path) -> Result<String, Error> {
             let choice = persistence::builder(path).choose()?;
             format!("{} {}", choice.key_source.unwrap_or_default(), threads() - before)
         }
+        "into-keyring" | "out-of-keyring" => {
+            let migration = persistence::migrate(path);
+            let migration = match verb {
+                "into-keyring" => migration.to(Kind::SecretService),
+                _ => migration.from(Kind::SecretService),
+            };
+            let migration = if argument.is_empty() { migration } else { migration.new_location(argument) };
+            migration.run()?.kind.to_owned()
+        }
+        "in-keyring" => scopes(persistence::builder(path).kind(Kind::SecretService).build()?)?.join(" "),
         "seal-with" => {
             let to = persistence::migrate(path).to(Kind::Sealed).key_source(argument.parse()?);
             to.run()?.key_source.unwrap_or_default()

@@ -212,7 +212,7 @@ impl Persistence for SecretServicePersistence {
 }
 
 /// Configures a [`SecretServicePersistence`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[must_use]
 pub struct SecretServicePersistenceBuilder {
     signal_location: PathBuf,
