@@ -8,6 +8,7 @@ mod demo_and_sts;
 mod hit;
 mod inspect;
 mod renewal;
+mod secret_service;
 mod secrets;
 mod support;
 mod terminal;
