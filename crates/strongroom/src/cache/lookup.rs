@@ -119,7 +119,14 @@ async fn settled(
         return Ok(generation);
     }
     // Has it loaded; this is the entry that is wanted next.
-    store.get(request.key()).await?;
+    if let Err(error) = store.get(request.key()).await {
+        // Peers that write at the same time tear it, and with it goes what this process has written.
+        if !error.is_damaged() || !cache.settling.has_written() {
+            return Err(error);
+        }
+        cache.settling.mend(store, &cache.state, now).await;
+        store.get(request.key()).await?;
+    }
     if let Some(generation) = store.generation()? {
         cache.settling.settle(store, &cache.state, now, generation).await;
     }

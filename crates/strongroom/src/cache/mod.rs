@@ -34,6 +34,7 @@ use self::state::{Note, State};
 use self::stats::Counters;
 pub use self::stats::Stats;
 use self::unsaved::Unsaved;
+use crate::Error;
 #[cfg(feature = "client")]
 use crate::SecretString;
 use crate::persistence::Persistence;
@@ -42,7 +43,6 @@ use crate::store::{CredentialStore, DocumentStore, MemoryStore, Outcome, StoreIn
 #[cfg(feature = "client")]
 pub(crate) use crate::store::{Lead, LeadGuard};
 use crate::time::{Clock, SystemClock, UnixSeconds};
-use crate::{Error, ErrorKind};
 
 /// Characters of a base64 hash: 18 bits.
 #[cfg(feature = "client")]
@@ -170,14 +170,13 @@ impl TokenCache {
     /// it moved aside and goes on.
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
     pub(crate) async fn look_to_write(&self, request: &AccessTokenRequest) -> Result<Answer, Error> {
-        let is_damaged = |error: &Error| error.kind() == ErrorKind::Unusable && error.code() == "damaged";
         let answer = self.look(request).await;
-        if !answer.as_ref().is_err_and(is_damaged) {
+        if !answer.as_ref().is_err_and(Error::is_damaged) {
             return answer;
         }
         match self.0.store.apply(&Change::new(self.now())).await {
             Ok(_) => self.look(request).await,
-            Err(error) if is_damaged(&error) => Err(error),
+            Err(error) if error.is_damaged() => Err(error),
             Err(error) => {
                 tracing::warn!(%error, "the cache is damaged and cannot be mended now");
                 Ok(Answer::absent())

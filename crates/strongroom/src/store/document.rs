@@ -1,5 +1,6 @@
 //! Any persistence as a store of credentials: parses the document, and replays changes on its newest revision.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -44,6 +45,13 @@ struct Snapshot {
     document: Document,
     revision: Revision,
     generation: u64,
+}
+
+/// The document that a change is made to.
+struct ToWrite {
+    snapshot: Arc<Snapshot>,
+    /// A damaged one was moved aside for it.
+    is_begun_anew: bool,
 }
 
 /// A document that did not parse, and since when it is the same.
@@ -168,12 +176,20 @@ impl<P: Persistence> DocumentStore<P> {
     async fn change(&self, change: &Change) -> Result<Outcome, Error> {
         let deadline = Deadline::after(self.lock_timeout);
         let mut lock = DocumentLock::acquire(&self.lock_paths, self.lock_timeout).await?;
+        let mut change = Cow::Borrowed(change);
         for replays in 0..MOST_REPLAYS {
             let snapshot = match self.known_to_write().filter(|_| replays == 0) {
                 Some(snapshot) => snapshot,
-                None => self.load_to_write(deadline).await?,
+                None => {
+                    let to_write = self.load_to_write(deadline).await?;
+                    // It was there, and nobody meant to delete it.
+                    if to_write.is_begun_anew && change.only_existing {
+                        change.to_mut().only_existing = false;
+                    }
+                    to_write.snapshot
+                }
             };
-            let (bytes, swept, removed) = match snapshot.document.apply(change).map_err(Error::from)? {
+            let (bytes, swept, removed) = match snapshot.document.apply(&change).map_err(Error::from)? {
                 Applied::Unchanged => return Ok(Outcome::Applied { swept: 0, removed: Vec::new() }),
                 Applied::Lost(key) => return Ok(Outcome::Lost(key)),
                 Applied::Changed { bytes, swept, removed } => (bytes, swept, removed),
@@ -210,7 +226,8 @@ impl<P: Persistence> DocumentStore<P> {
     /// The newest document, to be changed under the lock that is held. One that is damaged for good is moved
     /// aside, so that a daemon goes on instead of failing until somebody looks. One that is torn anew whenever we
     /// look is given up at `deadline`, but not before it could have stayed the same for long enough.
-    async fn load_to_write(&self, deadline: Deadline) -> Result<Arc<Snapshot>, Error> {
+    async fn load_to_write(&self, deadline: Deadline) -> Result<ToWrite, Error> {
+        let mut is_begun_anew = false;
         let patience = Deadline::after(PATIENCE);
         let had_content = self.snapshot.load().as_ref().is_some_and(|snapshot| !snapshot.document.is_empty());
         let emptied_until = Deadline::after(EMPTIED_FOR);
@@ -222,7 +239,7 @@ impl<P: Persistence> DocumentStore<P> {
                 continue;
             }
             let damaged = match self.take_in(loaded.bytes, loaded.revision) {
-                Ok(snapshot) => return Ok(snapshot),
+                Ok(snapshot) => return Ok(ToWrite { snapshot, is_begun_anew }),
                 Err(damaged) => damaged,
             };
             if !damaged.error.may_be_torn() || self.strict {
@@ -236,12 +253,15 @@ impl<P: Persistence> DocumentStore<P> {
                 continue;
             }
             match self.persistence.set_aside(&damaged.revision).await? {
-                Some(kept) => tracing::warn!(
-                    location = %self.persistence.location(),
-                    kept,
-                    "the cache was damaged ({}); it was moved aside and a new one is begun",
-                    damaged.error
-                ),
+                Some(kept) => {
+                    is_begun_anew = true;
+                    tracing::warn!(
+                        location = %self.persistence.location(),
+                        kept,
+                        "the cache was damaged ({}); it was moved aside and a new one is begun",
+                        damaged.error
+                    );
+                }
                 // It has changed under our hands, or cannot be moved.
                 None if !self.persistence.is_current(&damaged.revision)? => {}
                 None => return Err(damaged.error.into()),
