@@ -7,7 +7,8 @@ use std::process::ExitCode;
 use serde::Serialize;
 use strongroom::persistence::{Finding, FindingStatus};
 use strongroom::{
-    Clock as _, Concern, CredentialType, Document, Harm, Persistence as _, SystemClock, TokenCache, block_on,
+    Clock as _, Concern, Credential, CredentialType, Document, Harm, Persistence as _, SystemClock,
+    TokenCache, UnixSeconds, block_on,
 };
 use tracing::subscriber::NoSubscriber;
 
@@ -54,6 +55,7 @@ fn look_inside(cache: &Cache, findings: &mut Vec<Finding>) -> Result<(), Failure
         }
     };
     findings.push(contents(&document));
+    findings.extend(from_the_future(&document, SystemClock.now()));
     // No other program reads what is sealed.
     if !persistence.protection().is_encrypted() && document.entries().next().is_some() {
         findings.extend(of_concerns(&document.concerns(SystemClock.now())));
@@ -73,6 +75,21 @@ fn contents(document: &Document) -> Finding {
     }
     let counted = words::credentials(&counts, unreadable);
     Finding::ok("document", if counted.is_empty() { "nothing is cached yet".to_owned() } else { counted })
+}
+
+/// Tokens that were cached at a time that is still to come, by more than clocks of different machines differ.
+fn from_the_future(document: &Document, now: UnixSeconds) -> Option<Finding> {
+    /// In seconds.
+    const SKEW: i64 = 300;
+
+    let ahead = document.entries().filter_map(|entry| match entry.credential {
+        Ok(Credential::AccessToken(token)) => Some(token.cached_at.since(now)),
+        _ => None,
+    });
+    let ahead = ahead.max().filter(|ahead| *ahead > SKEW)?;
+    let message =
+        format!("a token was cached {ahead} s in the future: this clock is wrong, or another one was");
+    Some(Finding::warn("clock", message, "set the clock: tokens are judged by it"))
 }
 
 /// What concerns programs in other languages, equal things in one line.

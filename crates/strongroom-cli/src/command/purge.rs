@@ -27,6 +27,11 @@ pub(crate) fn run(options: &Purge, global: &Global) -> Result<(), Failure> {
     let what = what(options);
     let document = cache::load(&persistence)?;
     let found = would_remove(&what, &document)?;
+    if found.is_nothing && options.account.as_ref().is_some_and(|account| account.contains('@')) {
+        output::note(
+            "--account takes the home_account_id that 'strongroom inspect' shows, not a user's name",
+        );
+    }
     if options.dry_run {
         return print(&Report::new(options, &location, found), global);
     }

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::Value;
 use strongroom_sts::{Endpoint, Fault};
 
+use crate::inspect::{fixtures, secrets};
 use crate::support::{
     World, bare, code, command, failure, json, mode, names, run, set_mode, skip, stderr, stdout,
 };
@@ -433,6 +434,33 @@ fn entries_that_other_languages_stumble_over_are_named() {
 }
 
 #[test]
+fn what_any_msal_wrote_is_examined_without_showing_its_secrets() {
+    let place = Place::new();
+    for fixture in fixtures() {
+        let bytes = std::fs::read(&fixture).unwrap();
+        let mut hidden = Vec::new();
+        secrets(&serde_json::from_slice(&bytes).unwrap_or_default(), &mut hidden);
+        place.write(&place.cache(), &bytes);
+        let found = place.doctor_with(&["--persistence", "file"]);
+        assert!(!found.of("document").1.is_empty());
+        let said = found.array.to_string();
+        assert!(hidden.iter().all(|secret| !said.contains(secret.as_str())), "{}", fixture.display());
+    }
+}
+
+#[test]
+fn a_key_from_the_environment_is_not_shown() {
+    let place = Place::new();
+    let key = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let output = run(place.command("doctor").env("STRONGROOM_KEY", key));
+    let shown = stdout(&output);
+    assert_eq!(code(&output), 0, "{shown}");
+    assert!(shown.contains("the key source env is configured") && shown.contains("stays visible"), "{shown}");
+    assert!(!shown.contains(&key[..16]));
+    assert!(place.snapshot().into_keys().all(|path| path.is_dir()));
+}
+
+#[test]
 fn what_is_left_over_from_earlier_is_told_of() {
     let place = Place::new();
     let temporary = place.side_file(".0123456789abcdef0123456789abcdef.tmp");
@@ -460,6 +488,12 @@ fn a_clock_behind_the_cache_is_told_of() {
     place.write(&place.cache(), "{}");
     set_time(&place.cache(), SystemTime::now() + DAY);
     place.doctor().expect("clock", "warn", &["the cache was written", "in the future", "set the clock"]);
+    place.write(
+        &place.cache(),
+        r#"{"AccessToken": {"k": {"secret": "s", "environment": "h", "client_id": "c", "realm": "r", "target": "t",
+            "cached_at": "4000000000", "expires_on": "4000003600"}}}"#,
+    );
+    place.doctor_with(&["--persistence", "file"]).expect("clock", "warn", &["a token was cached"]);
 }
 
 #[test]

@@ -124,6 +124,8 @@ fn a_user_goes_under_every_alias_and_what_has_expired_goes_by_itself() {
     assert_eq!(place.keys("AccessToken"), ["odd", "own", "v-two"]);
     let output = run(&mut place.purge(&["--expired"]));
     assert!(stdout(&output).ends_with(": nothing\n"), "{}", stdout(&output));
+    let output = run(&mut place.purge(&["--account", "n@contoso.com"]));
+    assert!(stderr(&output).contains("home_account_id"), "{}", stderr(&output));
 }
 
 #[test]
