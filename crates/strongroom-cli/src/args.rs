@@ -361,6 +361,12 @@ pub(crate) enum Persistence {
     File,
     /// A file that is sealed with a key of Strongroom's
     Sealed,
+    /// An item of the desktop's Secret Service: that of msal-extensions' LibsecretPersistence
+    SecretService,
+    /// A file that Windows encrypts: that of msal-extensions' FilePersistenceWithDataProtection
+    Dpapi,
+    /// An item of the macOS keychain: that of msal-extensions' KeychainPersistence
+    Keychain,
 }
 
 impl From<Persistence> for Kind {
@@ -369,6 +375,9 @@ impl From<Persistence> for Kind {
             Persistence::Auto => Self::Auto,
             Persistence::File => Self::File,
             Persistence::Sealed => Self::Sealed,
+            Persistence::SecretService => Self::SecretService,
+            Persistence::Dpapi => Self::Dpapi,
+            Persistence::Keychain => Self::Keychain,
         }
     }
 }

@@ -10,6 +10,7 @@ mod hit;
 mod inspect;
 mod purge;
 mod renewal;
+mod secret_service;
 mod secrets;
 mod support;
 mod terminal;
