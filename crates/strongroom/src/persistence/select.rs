@@ -498,7 +498,7 @@ impl PersistenceBuilder {
             protection: persistence.protection(),
             reasons,
         };
-        Ok(ChosenPersistence { inner: Box::new(persistence), choice, keys: None })
+        Ok(ChosenPersistence { inner: Box::new(persistence), choice, keys: None, source: None })
     }
 
     fn plain(&self, mut reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
