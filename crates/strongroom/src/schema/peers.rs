@@ -135,7 +135,7 @@ impl Looking<'_> {
                 }
                 Some(Shape::Null) => {}
                 Some(_) => {
-                    self.breaks(format!("the field {name} is no text: MSAL Go refuses the whole cache"))
+                    self.breaks(format!("the field {name} is no text: MSAL Go refuses the whole cache"));
                 }
             }
         }
@@ -260,10 +260,10 @@ impl Apps {
                 Ok(Credential::AppMetadata(metadata)) => {
                     known.insert(app(&metadata.environment, &metadata.client_id));
                 }
-                Ok(token @ Credential::AccessToken(_)) => {
-                    if no_home_account(index, at) == Some(NoHomeAccount::Empty) {
-                        requests.entry(CredentialKey::of(&token)).or_default().push(at);
-                    }
+                Ok(token @ Credential::AccessToken(_))
+                    if no_home_account(index, at) == Some(NoHomeAccount::Empty) =>
+                {
+                    requests.entry(CredentialKey::of(&token)).or_default().push(at);
                 }
                 _ => {}
             }

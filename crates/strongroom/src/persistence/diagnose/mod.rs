@@ -135,8 +135,7 @@ impl Doctor {
         self.owner(&place);
         self.directory(&place);
         self.locks(&place, chosen.as_ref());
-        let ring = key.as_ref().and_then(|key| key.ring.as_ref());
-        self.write(&place, chosen.as_ref().filter(|_| !is_sealed || ring.is_some()));
+        self.write(&place, chosen.as_ref(), key.as_ref().is_some_and(|key| key.ring.is_some()));
         self.space(&place);
         self.leftovers(&place);
         self.clock(&place, key.as_ref());
