@@ -23,7 +23,7 @@ const SOMETHING_FAILS: u8 = 4;
 pub(crate) fn run(options: &Doctor, global: &Global) -> Result<ExitCode, Failure> {
     let examine = || {
         let mut findings = options.cache.wanted(&options.keeping)?.diagnose();
-        look_inside(&options.cache, &mut findings)?;
+        look_inside(&options.cache, &mut findings);
         Ok::<_, Failure>(findings)
     };
     // What is warned of meanwhile is among the findings.
@@ -40,7 +40,7 @@ pub(crate) fn run(options: &Doctor, global: &Global) -> Result<ExitCode, Failure
 }
 
 /// Looks at what is in the cache, whatever kind it is.
-fn look_inside(cache: &Cache, findings: &mut Vec<Finding>) -> Result<(), Failure> {
+fn look_inside(cache: &Cache, findings: &mut Vec<Finding>) {
     let opened = cache.to_clean(true).and_then(|persistence| Ok((cache::load(&persistence)?, persistence)));
     let (document, persistence) = match opened {
         Ok(opened) => opened,
@@ -51,17 +51,16 @@ fn look_inside(cache: &Cache, findings: &mut Vec<Finding>) -> Result<(), Failure
             if !findings.iter().any(is_known) && failure.error.code() != "key_lost" {
                 findings.push(finding);
             }
-            return Ok(());
+            return;
         }
     };
     findings.push(contents(&document));
     findings.extend(from_the_future(&document, SystemClock.now()));
-    // No other program reads what is sealed.
-    if !persistence.protection().is_encrypted() && document.entries().next().is_some() {
+    // Of what only Strongroom can read no other program takes the lock.
+    if persistence.lock_path().is_some() && document.entries().next().is_some() {
         findings.extend(of_concerns(&document.concerns(SystemClock.now())));
     }
     findings.push(remembered(&TokenCache::with_persistence(persistence)));
-    Ok(())
 }
 
 fn contents(document: &Document) -> Finding {

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use super::files::{exposed_mode, modified};
 use super::probe::can_be_written;
 use super::{Doctor, Finding};
-use crate::Error;
-use crate::UnixSeconds;
 use crate::persistence::key_files::KeyFilesOnDisk;
 use crate::persistence::{ChosenPersistence, access};
 use crate::seal::{FileSource, KeyRing, KeySource, KeySourceKind};
 use crate::time::{Clock as _, SystemClock};
 use crate::wait::block_on;
+use crate::{Error, UnixSeconds};
 
 /// The key that a document is sealed with, or would be.
 pub(super) struct Key {
@@ -126,7 +125,8 @@ impl Doctor {
         if source.kind() == KeySourceKind::Environment {
             message.push_str("; it stays visible in the environment of the process");
         }
-        let can_rotate = matches!(source.kind(), KeySourceKind::Host | KeySourceKind::File);
+        let can_rotate =
+            matches!(source.kind(), KeySourceKind::Host | KeySourceKind::File | KeySourceKind::SecretService);
         self.push(match (is_old, can_rotate) {
             (false, _) => Finding::ok("key", message),
             (true, true) => {
