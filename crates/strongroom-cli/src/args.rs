@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{StringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, value_parser};
 use clap_complete::Shell;
 use strongroom::persistence::Kind;
 use strongroom::{Error, KeySelector, Protection};
@@ -73,6 +73,8 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     Token(Token),
     Inspect(Inspect),
+    Doctor(Doctor),
+    Purge(Purge),
     Demo(Demo),
     Sts(Sts),
     Completions(Completions),
@@ -172,6 +174,86 @@ pub(crate) struct Inspect {
     /// Shows the tokens themselves. Who sees them can use them
     #[arg(long)]
     pub(crate) show_secrets: bool,
+}
+
+/// Says which cache would be used and why, and whether all is well with it
+///
+/// Looks at everything that `token` with the same options would use: the cache, how it is kept and protected, its key,
+/// permissions, locks, the file system, the clock, and entries that programs in other languages would stumble over.
+/// Nothing is changed: a probe is written beside the cache and removed again. No network is needed.
+///
+/// Each line begins with ok, with warn (it works, and should be looked at) or with fail (it does not work, or others can
+/// get at the secrets). The remedy follows in the next line.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  The default cache:
+    strongroom doctor
+  Before a daemon is rolled out, with the options that it will use:
+    strongroom doctor --cache /var/lib/app/token_cache.bin --min-protection host-file
+  What fails, for a script:
+    strongroom doctor --output json | jq -r '.[] | select(.status == \"fail\") | .message'
+
+Exit codes: 0 nothing fails, 4 something does; others as usual")]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+
+    #[command(flatten)]
+    pub(crate) keeping: Keeping,
+}
+
+/// Removes a part of what is cached, or all of it
+///
+/// Works on plain and on sealed caches, those that other programs share too: entries are removed under whatever key a
+/// library has stored them, and what a program in another language writes back within 90 days is removed again.
+///
+/// A cache that is damaged, is something else or cannot be opened is left as it is. Only --all removes one whose key is
+/// lost for good.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("what").required(true).args(["expired", "client", "account", "all"]),
+    after_long_help = "\
+Examples:
+  What can no longer be used:
+    strongroom purge --expired
+  Everything of an application that was retired; first only to see what that is:
+    strongroom purge --client 6731de76-14a6-49ae-97bc-6eba6914391e --dry-run
+    strongroom purge --client 6731de76-14a6-49ae-97bc-6eba6914391e
+  A user:
+    strongroom purge --account UID.UTID
+  Everything, in a script:
+    strongroom purge --cache /var/lib/app/token_cache.bin --all --yes --output json"
+)]
+pub(crate) struct Purge {
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+
+    /// Access tokens that have expired, those too that are kept for a while for outages
+    #[arg(long)]
+    pub(crate) expired: bool,
+
+    /// All of an application: its own tokens, those of its users, and users of whom nothing else is left
+    #[arg(long, value_name = "ID")]
+    pub(crate) client: Option<String>,
+
+    /// All of a user, of every application and tenant, by the home_account_id that `inspect` shows (not the name)
+    #[arg(long, value_name = "HOME_ACCOUNT_ID")]
+    pub(crate) account: Option<String>,
+
+    /// Everything, entries that no library knows and what is remembered beside the cache included
+    ///
+    /// An empty cache is left, so that running programs notice. What was set aside earlier is named, not removed.
+    #[arg(long)]
+    pub(crate) all: bool,
+
+    /// Does not ask before everything is removed. Without a terminal nothing is asked in any case
+    #[arg(long)]
+    pub(crate) yes: bool,
+
+    /// Only says what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// Shows a daemon that signs in once and then finds its token, offline

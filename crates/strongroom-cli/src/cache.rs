@@ -1,9 +1,11 @@
 //! The cache that a command works on: where it is, and how it is opened.
 
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use strongroom::persistence::{self, ChosenPersistence, PersistenceBuilder};
-use strongroom::{DocumentStore, TokenCache};
+use strongroom::{Document, DocumentStore, Persistence, TokenCache, block_on};
 
 use crate::args::{Cache, Global, Keeping};
 use crate::env_vars;
@@ -27,6 +29,12 @@ impl Cache {
     /// What is there, as it is, only to be looked at.
     pub(crate) fn to_look_at(&self) -> Result<ChosenPersistence, Failure> {
         Ok(self.builder()?.only_looks(true).open()?)
+    }
+
+    /// What is there, as it is, to remove some of it; one whose key is lost is an error. `only_looks`: only to see
+    /// what that would be.
+    pub(crate) fn to_clean(&self, only_looks: bool) -> Result<ChosenPersistence, Failure> {
+        Ok(self.builder()?.only_looks(only_looks).keep_lost().open()?)
     }
 
     fn builder(&self) -> Result<PersistenceBuilder, Failure> {
@@ -64,6 +72,21 @@ impl Cache {
 pub(crate) fn once(persistence: ChosenPersistence, global: &Global) -> TokenCache {
     let store = DocumentStore::builder(persistence).lock_timeout(global.lock_timeout).build();
     TokenCache::builder(store).l1_bytes(0).build()
+}
+
+/// The document; one that a peer is writing to at this moment is read again.
+pub(crate) fn load(persistence: &dyn Persistence) -> Result<Document, Failure> {
+    let mut patience = 20;
+    loop {
+        match Document::parse(block_on(persistence.load())?.bytes) {
+            Ok(document) => return Ok(document),
+            Err(error) if error.may_be_torn() && patience > 0 => {
+                patience -= 1;
+                thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) => return Err(strongroom::Error::from(error).into()),
+        }
+    }
 }
 
 /// Refuses what names a store, and any other URL: as a path it would become folders named like it. A URL may

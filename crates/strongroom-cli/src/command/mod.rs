@@ -2,6 +2,8 @@
 
 pub(crate) mod completions;
 pub(crate) mod demo;
+pub(crate) mod doctor;
 pub(crate) mod inspect;
+pub(crate) mod purge;
 pub(crate) mod sts;
 pub(crate) mod token;

@@ -5,8 +5,10 @@
 mod bad_files;
 mod configuration;
 mod demo_and_sts;
+mod doctor;
 mod hit;
 mod inspect;
+mod purge;
 mod renewal;
 mod secret_service;
 mod secrets;

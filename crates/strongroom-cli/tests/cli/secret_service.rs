@@ -131,11 +131,32 @@ fn an_item_of_the_keyring_is_a_cache_for_every_command() {
         "{listed}"
     );
 
+    let mut doctor = command("doctor");
+    let doctor =
+        doctor.arg("--cache").arg(&cache).args(["--persistence", "secret-service", "--output", "json"]);
+    let found = json(&run(session.join(doctor)));
+    for (check, words) in
+        [("persistence", "secret-service"), ("write", "to the keyring"), ("document", "1 access token")]
+    {
+        let is_it = |finding: &serde_json::Value| {
+            finding["check"] == check && finding["message"].as_str().unwrap().contains(words)
+        };
+        assert!(found.as_array().unwrap().iter().any(is_it), "{check}: {found}");
+    }
+    assert!(found.as_array().unwrap().iter().all(|finding| finding["status"] == "ok"), "{found}");
+
     // Without the session nothing is taken for an empty cache.
     let mut alone = token(&world, &cache);
     let output = run(alone.args(["--persistence", "secret-service"]));
     assert_eq!((code(&output), &json(&output)["error"]), (4, &"no_session_bus".into()));
     assert_eq!(world.sts.stats().token, 1);
+
+    let mut purge = command("purge");
+    let purge = purge.arg("--cache").arg(&cache).args(["--all", "--output", "json"]);
+    assert_eq!(json(&run(session.join(purge)))["removed"]["AccessToken"], 1);
+    let mut token = token(&world, &cache);
+    let output = json(&run(session.join(token.args(["--persistence", "secret-service"]))));
+    assert_eq!(output["token_source"], "identity_provider");
 }
 
 #[test]

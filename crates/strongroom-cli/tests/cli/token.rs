@@ -290,7 +290,7 @@ fn a_reader_that_has_gone_is_no_failure() {
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    for subcommand in ["token", "inspect", "demo", "sts", "completions"] {
+    for subcommand in ["token", "inspect", "doctor", "purge", "demo", "sts", "completions"] {
         let help = run(command(subcommand).arg("--help"));
         assert_eq!(code(&help), 0);
         assert!(stdout(&help).contains("Examples:") && stdout(&help).contains("strongroom "), "{subcommand}");
@@ -304,7 +304,7 @@ fn every_command_explains_itself_with_an_example() {
 fn each_shell_learns_to_complete_the_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = stdout(&run(command("completions").arg(shell)));
-        for word in ["token", "inspect", "demo", "sts", "completions", "require-persist"] {
+        for word in ["token", "inspect", "doctor", "purge", "demo", "sts", "completions", "require-persist"] {
             assert!(script.contains(word), "{shell}: {word}");
         }
         let object = json(&run(command("completions").args([shell, "--output", "json"])));

@@ -8,7 +8,9 @@ mod backoff;
 mod flight;
 mod l1;
 mod lookup;
+mod purge;
 mod refresh;
+mod remembered;
 mod settle;
 mod state;
 mod stats;
@@ -28,6 +30,8 @@ use self::l1::L1;
 pub use self::lookup::{AccessTokenRequest, Lookup, MissReason};
 #[cfg_attr(not(feature = "client"), allow(unused_imports))]
 pub(crate) use self::lookup::{Answer, Fallback, Hit, Miss};
+pub use self::purge::Purge;
+pub use self::remembered::Remembered;
 use self::settle::Settling;
 pub(crate) use self::state::AuthorityRecord;
 use self::state::{Note, State};
@@ -245,7 +249,7 @@ impl TokenCache {
         environments: &Environments,
     ) -> Result<usize, Error> {
         let change = Change::new(self.now()).remove_account(home_account_id, environments);
-        self.remove(change, None).await
+        Ok(self.remove(change, None).await?.len())
     }
 
     /// Removes all of an application's own tokens, for whatever tenant, scopes and further parameters they were issued.
@@ -263,19 +267,22 @@ impl TokenCache {
         self.0.unsaved.forget_client(client_id);
         self.0.settling.forget(client_id);
         let change = Change::new(self.now()).remove_app_tokens(client_id, environments);
-        self.remove(change, Some(client_id)).await
+        Ok(self.remove(change, Some(client_id)).await?.len())
     }
 
-    async fn remove(&self, change: Change, client_id: Option<&str>) -> Result<usize, Error> {
+    /// Makes a change that removes something, and sees to it that it stays removed. Returns what was removed.
+    async fn remove(&self, change: Change, client_id: Option<&str>) -> Result<Vec<Credential>, Error> {
         let now = self.now();
         if let Some(client_id) = client_id.filter(|_| self.0.is_shared) {
             tombstone::mark(&self.0.state, client_id, now).await;
         }
-        let Outcome::Applied { removed, .. } = self.0.store.apply(&change).await? else { return Ok(0) };
+        let Outcome::Applied { removed, .. } = self.0.store.apply(&change).await? else {
+            return Ok(Vec::new());
+        };
         if self.0.is_shared {
             tombstone::bury(&self.0.state, &removed, now).await;
         }
-        Ok(removed.len())
+        Ok(removed)
     }
 
     /// The current time by this cache's clock.

@@ -284,6 +284,11 @@ impl Settling {
         self.change(|written| written.retain(|one| !one.token.client_id.eq_ignore_ascii_case(client_id)));
     }
 
+    /// Nothing at all is put back any more.
+    pub(super) fn clear(&self) {
+        self.change(VecDeque::clear);
+    }
+
     fn written(&self) -> MutexGuard<'_, VecDeque<Written>> {
         self.written.get().lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -106,11 +106,27 @@ pub(super) enum Note {
     Buried(Vec<Tombstone>),
     /// These tombstones have served their purpose.
     Risen(Vec<Tombstone>),
+    /// All but the tombstones is to be forgotten.
+    Forgotten,
 }
 
 impl Content {
     pub(super) fn refusal(&self, request: &str) -> Option<&Refusal> {
         self.refusals.get(request)?.known()
+    }
+
+    pub(super) fn refusals(&self) -> impl Iterator<Item = &Refusal> {
+        self.refusals.values().filter_map(Remembered::known)
+    }
+
+    /// How many authorities are known.
+    pub(super) fn authorities(&self) -> usize {
+        self.authorities.len()
+    }
+
+    /// Whether there is nothing to forget.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.authorities.is_empty() && self.refusals.is_empty() && self.rest.is_empty()
     }
 
     pub(super) fn tombstones(&self) -> impl Iterator<Item = &Tombstone> {
@@ -140,6 +156,11 @@ impl Content {
             Note::Risen(tombstones) => {
                 let stays = |standing: &Tombstone| !tombstones.contains(standing);
                 self.tombstones.retain(|standing| standing.known().is_none_or(stays));
+            }
+            Note::Forgotten => {
+                self.authorities.clear();
+                self.refusals.clear();
+                self.rest.clear();
             }
         }
         self.refusals.retain(|_, refusal| refusal.known().is_none_or(|known| known.is_worth_keeping(now)));

@@ -16,8 +16,8 @@ use super::file_system::FileSystem;
 use super::probe::Probe;
 use super::revision::{Granularity, Stamp, Verdict};
 use super::{
-    BoxFuture, Fence, Loaded, Location, Persistence, PersistenceError, Protection, Revision, Saved,
-    quarantine,
+    BoxFuture, Fence, LARGEST_BESIDE, Loaded, Location, Persistence, PersistenceError, Protection, Revision,
+    Saved, quarantine,
 };
 use crate::platform::memory;
 use crate::{Error, SecretBytes};
@@ -297,6 +297,11 @@ impl Persistence for FilePersistence {
 
     fn set_aside<'a>(&'a self, expected: &'a Revision) -> BoxFuture<'a, Result<Option<String>, Error>> {
         Box::pin(async move { Ok(self.set_aside_now(expected)?) })
+    }
+
+    fn beside(&self, path: &Path) -> Result<Box<dyn Persistence>, Error> {
+        let file = Self::builder(path).mode(self.mode).only_looks(self.only_looks).peers_lock(false);
+        Ok(Box::new(file.max_size(LARGEST_BESIDE).build()?))
     }
 
     fn lock_path(&self) -> Option<PathBuf> {

@@ -8,6 +8,7 @@ mod forward;
 
 mod access;
 mod atomic;
+mod diagnose;
 #[cfg(windows)]
 mod dpapi;
 mod error;
@@ -18,6 +19,7 @@ mod key_files;
 #[cfg(target_os = "macos")]
 mod keychain;
 pub(crate) mod lock;
+mod lost;
 mod memory;
 mod migrate;
 mod probe;
@@ -35,12 +37,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use self::atomic::Step;
+pub use self::diagnose::{Finding, FindingStatus};
 #[cfg(windows)]
 pub use self::dpapi::FilePersistenceWithDataProtection;
 pub use self::error::{Holder, PersistenceError};
 pub use self::file::{FilePersistence, FilePersistenceBuilder};
 #[cfg(target_os = "macos")]
 pub use self::keychain::{KeychainPersistence, KeychainPersistenceBuilder};
+pub use self::lost::remove_lost;
 pub use self::memory::MemoryPersistence;
 pub use self::migrate::{Migrated, Migration, migrate, rewrite};
 pub use self::revision::Revision;

@@ -110,7 +110,7 @@ pub fn builder(path: impl Into<PathBuf>) -> PersistenceBuilder {
 /// There is such a file, or it cannot be written.
 pub fn create_key_file(path: impl AsRef<Path>) -> Result<crate::KeyRing, Error> {
     let path = absolute(path.as_ref())?;
-    let source = FileSource::new(path.clone(), Arc::new(KeyFilesOnDisk));
+    let source = FileSource::new(path.clone(), Arc::new(KeyFilesOnDisk::default()));
     match source.create_new()? {
         Some(ring) => Ok(ring),
         None => {
@@ -198,7 +198,7 @@ pub struct Choice {
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct PersistenceBuilder {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     kind: Kind,
     key_source: Option<KeySelector>,
     fallback_to_plaintext: bool,
@@ -298,7 +298,7 @@ impl PersistenceBuilder {
     /// # Errors
     /// Those of `build`.
     pub fn choose(&self) -> Result<Choice, Error> {
-        Ok(self.decide(false, &Configured::new(Environment::read()))?.choice)
+        Ok(self.decide(false, &self.configured())?.choice)
     }
 
     /// The persistence.
@@ -310,7 +310,7 @@ impl PersistenceBuilder {
     /// does not have the kind. `not_a_signal_file`: a keyring is wanted and something else is there.
     /// `Configuration`: the path or the mode cannot be used.
     pub fn build(self) -> Result<ChosenPersistence, Error> {
-        let decided = self.decide(true, &Configured::new(Environment::read()))?;
+        let decided = self.decide(true, &self.configured())?;
         tracing::debug!(location = %self.path.display(), choice = ?decided.choice, "the persistence was chosen");
         Ok(decided)
     }
@@ -327,16 +327,22 @@ impl PersistenceBuilder {
             Found::Protected if cfg!(windows) => Kind::Dpapi,
             Found::Sealed(_) | Found::Protected | Found::Other => Kind::Sealed,
         };
-        self.decide(false, &Configured::new(Environment::read()))
+        self.decide(false, &self.configured())
     }
 
-    /// Makes a document whose key is lost an error, for those who need what is in it.
-    pub(super) fn keep_lost(mut self) -> Self {
+    /// Makes a document whose key is lost for good an error, for those who need what is in it. By default it counts as
+    /// empty, and the next write moves it aside.
+    pub fn keep_lost(mut self) -> Self {
         self.keeps_lost = true;
         self
     }
 
-    fn decide(&self, make: bool, configured: &Configured) -> Result<ChosenPersistence, Error> {
+    pub(super) fn configured(&self) -> Configured {
+        let files = Arc::new(KeyFilesOnDisk { only_looks: self.only_looks });
+        Configured { files, ..Configured::new(Environment::read()) }
+    }
+
+    pub(super) fn decide(&self, make: bool, configured: &Configured) -> Result<ChosenPersistence, Error> {
         let mut reasons = Vec::new();
         if self.kind == Kind::File {
             return self.plain(reasons);
@@ -492,7 +498,7 @@ impl PersistenceBuilder {
             protection: persistence.protection(),
             reasons,
         };
-        Ok(ChosenPersistence { inner: Box::new(persistence), choice, keys: None })
+        Ok(ChosenPersistence { inner: Box::new(persistence), choice, keys: None, source: None })
     }
 
     fn plain(&self, mut reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
@@ -502,7 +508,7 @@ impl PersistenceBuilder {
         let file = self.file().build()?;
         self.check(Protection::None)?;
         let choice = Choice { kind: file.kind(), key_source: None, protection: Protection::None, reasons };
-        Ok(ChosenPersistence { inner: Box::new(file), choice, keys: None })
+        Ok(ChosenPersistence { inner: Box::new(file), choice, keys: None, source: None })
     }
 
     fn fall_back(&self, reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
@@ -579,7 +585,7 @@ impl PersistenceBuilder {
         };
         let keys = Arc::new(keys);
         let inner = SealedPersistence::with_keys(file, Arc::clone(&keys));
-        Ok(ChosenPersistence { inner: Box::new(inner), choice, keys: Some(keys) })
+        Ok(ChosenPersistence { inner: Box::new(inner), choice, keys: Some(keys), source: Some(source) })
     }
 
     fn file(&self) -> FilePersistenceBuilder {
@@ -672,7 +678,7 @@ pub(super) struct Configured {
 
 impl Configured {
     pub(super) fn new(environment: Environment) -> Self {
-        Self { environment, files: Arc::new(KeyFilesOnDisk) }
+        Self { environment, files: Arc::new(KeyFilesOnDisk::default()) }
     }
 
     #[allow(unreachable_patterns)] // what is built in is matched before what is missing
@@ -855,6 +861,8 @@ pub struct ChosenPersistence {
     inner: Box<dyn Persistence>,
     choice: Choice,
     keys: Option<Arc<Keys>>,
+    /// Where the keys come from that it is sealed with next.
+    source: Option<Arc<dyn KeySource>>,
 }
 
 impl ChosenPersistence {
@@ -862,6 +870,10 @@ impl ChosenPersistence {
     #[must_use]
     pub fn choice(&self) -> &Choice {
         &self.choice
+    }
+
+    pub(super) fn source(&self) -> Option<&Arc<dyn KeySource>> {
+        self.source.as_ref()
     }
 
     /// The source and the ring that opened it, if it is sealed and was opened.

@@ -17,6 +17,7 @@ pub(crate) mod lenient;
 #[cfg(test)]
 #[cfg(not(any(shuttle, windows)))]
 mod model;
+mod peers;
 mod scan;
 mod skim;
 mod splice;
@@ -35,4 +36,5 @@ pub(crate) use self::environment::canonical;
 pub(crate) use self::environment::cloud_of;
 pub use self::extended::ExtendedKey;
 pub use self::key::{CredentialKey, Partition, RecordRevision, TokenScheme};
+pub use self::peers::{Concern, Harm};
 pub use self::target::Scopes;

@@ -192,7 +192,7 @@ impl<P: Persistence> DocumentStore<P> {
             let (bytes, swept, removed) = match snapshot.document.apply(&change).map_err(Error::from)? {
                 Applied::Unchanged => return Ok(Outcome::Applied { swept: 0, removed: Vec::new() }),
                 Applied::Lost(key) => return Ok(Outcome::Lost(key)),
-                Applied::Changed { bytes, swept, removed } => (bytes, swept, removed),
+                Applied::Changed { bytes, swept, removed, .. } => (bytes, swept, removed),
             };
             let saved = {
                 let still_held = || lock.still_held();

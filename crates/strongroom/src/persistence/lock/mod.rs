@@ -7,6 +7,7 @@
 //! This module must not know what is written under the lock.
 
 mod lockfile;
+mod look;
 mod ours;
 
 use std::ffi::OsStr;
@@ -16,6 +17,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use self::lockfile::PeersLock;
+pub(super) use self::look::{Held, LockState, look_at_ours, look_at_peers};
 use self::ours::OurLock;
 pub(super) use self::ours::open;
 use super::access::{self, FileId};
@@ -26,7 +28,7 @@ use crate::platform::fork::OwnFile;
 use crate::time::{Deadline, wall_clock};
 
 pub(super) const PEERS_SUFFIX: &str = ".lockfile";
-const OUR_SUFFIX: &str = ".lock";
+pub(super) const OUR_SUFFIX: &str = ".lock";
 
 /// Which files lock a document.
 #[derive(Debug, Clone, PartialEq, Eq)]

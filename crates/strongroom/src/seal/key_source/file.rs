@@ -34,7 +34,7 @@ impl FileSource {
     }
 
     /// The keys in the file; `None` if there is no file.
-    pub(super) fn read(&self) -> Result<Option<KeyRing>, Error> {
+    pub(crate) fn read(&self) -> Result<Option<KeyRing>, Error> {
         // Before it is read: a change that comes in between is then one to look at, not one to miss.
         let mark = self.files.mark(&self.path);
         let ring = self.ring_of(self.files.read(&self.path)?.as_ref())?;
@@ -128,6 +128,10 @@ impl KeySource for FileSource {
 
     fn name(&self) -> String {
         format!("{}:{}", self.kind, self.path.display())
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
     }
 
     fn rotate(&self) -> BoxFuture<'_, Result<KeyRing, Error>> {

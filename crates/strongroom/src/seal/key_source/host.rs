@@ -180,6 +180,16 @@ impl KeySource for HostSource {
         self.kind().to_string()
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        if let Some(file) = self.found() {
+            return vec![file.path().to_owned()];
+        }
+        // Where the operator named a place, no other is taken.
+        let named = self.places.iter().position(|place| place.is_named);
+        let places = named.map_or(&self.places[..], |at| &self.places[..=at]);
+        places.iter().map(|place| place.folder.join(HOST_KEY)).collect()
+    }
+
     fn rotate(&self) -> BoxFuture<'_, Result<KeyRing, Error>> {
         Box::pin(async move {
             self.existing_or_new()?;

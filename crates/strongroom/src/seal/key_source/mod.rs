@@ -47,6 +47,11 @@ pub trait KeySource: Rings + fmt::Debug + Send + Sync {
     /// The source as `--key-source` spells it.
     fn name(&self) -> String;
 
+    /// The files that the keys lie in, or would be made in: the first that can be. Empty where they are no files.
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
+
     /// How well a cache is protected whose key is there.
     fn protection(&self) -> Protection {
         self.kind().protection()
