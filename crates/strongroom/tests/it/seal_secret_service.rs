@@ -92,6 +92,13 @@ fn in_a_session_a_new_cache_is_sealed_with_a_key_in_its_keyring() {
 }
 
 #[test]
+fn a_cache_whose_key_is_in_the_keyring_conforms() {
+    if has_real_keyring("a_cache_whose_key_is_in_the_keyring_conforms") {
+        assert_eq!(Desk::start().does("conforms secret-service"), "all hold");
+    }
+}
+
+#[test]
 fn sixteen_processes_that_start_at_once_make_one_key() {
     if !has_real_keyring("sixteen_processes_that_start_at_once_make_one_key") {
         return;
