@@ -29,7 +29,7 @@ mod sealed {
     use std::path::Path;
 
     use crate::seal_support::{Vault, in_process};
-    use crate::support::{set_mode, skip};
+    use crate::support::set_mode;
 
     /// A sealed file whose key is in this source, in a process with these variables.
     fn conforms(environment: &[(&str, &Path)], source: &str) -> String {
@@ -78,7 +78,7 @@ mod sealed {
     fn with_a_key_in_the_kernels_keyring() {
         let said = conforms(&[], "keyutils");
         if said.starts_with("key_source_unavailable: ") {
-            return skip("conformance::sealed::with_a_key_in_the_kernels_keyring", &said);
+            return crate::support::skip("conformance::sealed::with_a_key_in_the_kernels_keyring", &said);
         }
         assert_eq!(said, "all hold");
     }
