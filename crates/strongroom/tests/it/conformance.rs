@@ -293,6 +293,8 @@ fn each_fault_fails_a_check_that_names_it() {
         (Wrong::HasALockForEachHandle, "of_all_handles_one_leads_and_is_succeeded"),
         (Wrong::CutsWhatIsLong, "what_is_saved_is_loaded_through_every_handle"),
         (Wrong::SetsAsideWhateverIsThere, "what_is_set_aside_is_out_of_the_way_and_only_at_its_revision"),
+        // And it ends: nobody tries for ever.
+        (Wrong::OnlyClaimsToSetAside, "a_damaged_document_is_set_aside_by_a_writer_who_goes_on"),
         (Wrong::OnlyClaimsToSetAside, "what_is_set_aside_is_out_of_the_way_and_only_at_its_revision"),
     ] {
         let report = report_of(wrong, &[], Some(check));
