@@ -32,6 +32,8 @@ mod authority;
 mod cache;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "test-support")]
+pub mod conformance;
 mod env_vars;
 mod error;
 #[cfg(feature = "fuzzing")]

@@ -192,6 +192,7 @@ pub(crate) struct Hit {
     pub(crate) token: Arc<AccessToken>,
     pub(super) tier: Tier,
     /// Why the token is in memory alone, if it could not be stored.
+    #[cfg_attr(not(feature = "client"), allow(dead_code))] // it tells the client
     pub(crate) not_persisted: Option<Error>,
     /// It is to be renewed ahead of time.
     pub(crate) refresh_due: bool,
@@ -201,6 +202,7 @@ pub(crate) struct Hit {
 pub(crate) struct Miss {
     pub(crate) reason: MissReason,
     /// The token that lasts longest of those that are in their margin or at their end.
+    #[cfg_attr(not(feature = "client"), allow(dead_code))] // it tells the client
     pub(crate) fallback: Option<Fallback>,
 }
 
@@ -209,6 +211,7 @@ pub(crate) struct Miss {
 pub(crate) struct Fallback {
     pub(crate) token: Arc<AccessToken>,
     /// Why the token is in memory alone, if it could not be stored.
+    #[cfg_attr(not(feature = "client"), allow(dead_code))] // it tells the client
     pub(crate) not_persisted: Option<Error>,
 }
 

@@ -90,6 +90,7 @@ pub(crate) struct AuthorityRecord {
     pub(crate) rest: BTreeMap<String, serde_json::Value>,
 }
 
+#[cfg(feature = "client")]
 impl AuthorityRecord {
     pub(crate) fn age(&self, now: UnixSeconds) -> i64 {
         now.since(UnixSeconds::new(self.fetched_at))
@@ -98,6 +99,7 @@ impl AuthorityRecord {
 
 /// Something to be remembered or forgotten: like a change of the document, it can be replayed.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "client"), allow(dead_code))] // refusals are the client's
 pub(super) enum Note {
     Authority(String, AuthorityRecord),
     Refused(String, Refusal),
@@ -111,6 +113,7 @@ pub(super) enum Note {
 }
 
 impl Content {
+    #[cfg(feature = "client")]
     pub(super) fn refusal(&self, request: &str) -> Option<&Refusal> {
         self.refusals.get(request)?.known()
     }

@@ -63,7 +63,7 @@ pub fn rewrite(path: impl Into<PathBuf>, key_source: Option<KeySelector>) -> Res
         Found::Sealed(sealed_with) => sealed_with,
         Found::Nothing | Found::Blank => return Err(nothing_at(&path)),
         Found::Plain => return Err(SealError::NotSealed { location: path.display().to_string() }.into()),
-        Found::Protected | Found::Other => {
+        Found::Other => {
             return Err(SealError::OtherKind { location: path.display().to_string() }.into());
         }
     };

@@ -139,17 +139,7 @@ impl<P: Persistence> Persistence for SealedPersistence<P> {
         Box::pin(self.save_now(bytes, expected, fence))
     }
 
-    fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
-        self.inner.remove()
-    }
-
-    fn is_current(&self, revision: &Revision) -> Result<bool, Error> {
-        self.inner.is_current(revision)
-    }
-
-    fn set_aside<'a>(&'a self, expected: &'a Revision) -> BoxFuture<'a, Result<Option<String>, Error>> {
-        self.inner.set_aside(expected)
-    }
+    forward_persistence!(self => self.inner; remove, is_current, set_aside, lock_path, lock_mode, location);
 
     fn beside(&self, path: &Path) -> Result<Box<dyn Persistence>, Error> {
         Ok(Box::new(SealedPersistence {
@@ -158,18 +148,6 @@ impl<P: Persistence> Persistence for SealedPersistence<P> {
             contents: Contents::State,
             lost: Mutex::default(),
         }))
-    }
-
-    fn lock_path(&self) -> Option<PathBuf> {
-        self.inner.lock_path()
-    }
-
-    fn lock_mode(&self) -> u32 {
-        self.inner.lock_mode()
-    }
-
-    fn location(&self) -> Location {
-        self.inner.location()
     }
 
     fn protection(&self) -> Protection {

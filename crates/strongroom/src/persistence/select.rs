@@ -74,7 +74,7 @@ pub fn open(path: impl Into<PathBuf>) -> Result<ChosenPersistence, Error> {
 pub fn sealed_with(path: impl Into<PathBuf>) -> Result<Option<SealedWith>, Error> {
     Ok(match builder(path).look()? {
         Found::Sealed(sealed_with) => Some(sealed_with),
-        Found::Nothing | Found::Blank | Found::Plain | Found::Protected | Found::Other => None,
+        Found::Nothing | Found::Blank | Found::Plain | Found::Other => None,
     })
 }
 
@@ -97,7 +97,7 @@ pub fn builder(path: impl Into<PathBuf>) -> PersistenceBuilder {
         #[cfg(target_os = "macos")]
         keychain: KeychainPersistence::builder(&path),
         #[cfg(windows)]
-        entropy: SecretString::default(),
+        entropy: SecretString::from(""),
         path,
     }
 }
@@ -324,8 +324,9 @@ impl PersistenceBuilder {
         self.kind = match self.look()? {
             Found::Nothing | Found::Blank => self.signalled_keyring().unwrap_or(Kind::File),
             Found::Plain => Kind::File,
-            Found::Protected if cfg!(windows) => Kind::Dpapi,
-            Found::Sealed(_) | Found::Protected | Found::Other => Kind::Sealed,
+            // Whether Windows has encrypted it, only decrypting tells.
+            Found::Other if cfg!(windows) => Kind::Dpapi,
+            Found::Sealed(_) | Found::Other => Kind::Sealed,
         };
         self.decide(false, &self.configured())
     }
@@ -391,13 +392,11 @@ impl PersistenceBuilder {
         }
         let location = self.path.display().to_string();
         match (kind, found) {
-            (Kind::Dpapi, Found::Nothing | Found::Blank | Found::Protected) => self.protected(reasons),
+            (Kind::Dpapi, Found::Nothing | Found::Blank | Found::Other) => self.protected(reasons),
             (Kind::Dpapi, _) => Err(SealError::OtherKind { location }.into()),
             (_, Found::Sealed(sealed_with)) => self.sealed(Some(sealed_with), make, configured, reasons),
             (_, Found::Nothing | Found::Blank) => self.sealed(None, make, configured, reasons),
-            (_, Found::Plain | Found::Protected | Found::Other) => {
-                Err(SealError::OtherKind { location }.into())
-            }
+            (_, Found::Plain | Found::Other) => Err(SealError::OtherKind { location }.into()),
         }
     }
 
@@ -405,11 +404,11 @@ impl PersistenceBuilder {
     fn best_for(&self, found: &Found) -> (Kind, Option<String>) {
         match found {
             _ if self.key_source.is_some() => (Kind::Sealed, None),
-            Found::Nothing | Found::Blank | Found::Protected if cfg!(windows) => {
+            Found::Nothing | Found::Blank | Found::Other if cfg!(windows) => {
                 (Kind::Dpapi, Some("Windows keeps the key of this user".into()))
             }
             Found::Nothing | Found::Blank => self.best_for_new(),
-            Found::Plain | Found::Sealed(_) | Found::Protected | Found::Other => (Kind::Sealed, None),
+            Found::Plain | Found::Sealed(_) | Found::Other => (Kind::Sealed, None),
         }
     }
 
@@ -628,18 +627,9 @@ impl PersistenceBuilder {
         }
         // With a byte order mark it is a plain one still, which reading it complains about.
         let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start).trim_ascii_start();
-        Ok(if text.starts_with(b"{") {
-            Found::Plain
-        } else if start.starts_with(DPAPI_BLOB) {
-            Found::Protected
-        } else {
-            Found::Other
-        })
+        Ok(if text.starts_with(b"{") { Found::Plain } else { Found::Other })
     }
 }
-
-/// How what the Data Protection API encrypts begins: a version, and who did it.
-const DPAPI_BLOB: &[u8] = b"\x01\0\0\0\xd0\x8c\x9d\xdf\x01\x15\xd1\x11\x8c\x7a\0\xc0\x4f\xc2\x97\xeb";
 
 /// What lies at a location.
 pub(super) enum Found {
@@ -648,8 +638,7 @@ pub(super) enum Found {
     Blank,
     Plain,
     Sealed(SealedWith),
-    /// What Windows encrypts for a user.
-    Protected,
+    /// No cache, or one that Windows has encrypted.
     Other,
 }
 
@@ -659,8 +648,7 @@ impl fmt::Display for Found {
             Self::Nothing => f.write_str("nothing is there yet"),
             Self::Blank => f.write_str("an empty document is there"),
             Self::Plain => f.write_str("a plain cache is there"),
-            Self::Protected => f.write_str("a file is there that Windows has encrypted"),
-            Self::Other => f.write_str("no token cache is there"),
+            Self::Other => f.write_str("something is there that is neither sealed nor JSON"),
             Self::Sealed(sealed_with) => match sealed_with.kind() {
                 Some(kind) => write!(f, "a cache is there that was sealed with a key from {kind}"),
                 None => f.write_str("a cache is there that was sealed with a key of an unknown source"),

@@ -25,6 +25,8 @@ const EMPTIED_FOR: Duration = Duration::from_millis(150);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often a change is replayed on documents that others keep replacing.
 const MOST_REPLAYS: u32 = 32;
+/// How often one change moves a damaged document aside, each of which was damaged for long enough.
+const MOST_MOVES: u32 = 3;
 
 /// A [`CredentialStore`] in one cache document, the form that every MSAL shares.
 ///
@@ -231,6 +233,7 @@ impl<P: Persistence> DocumentStore<P> {
         let patience = Deadline::after(PATIENCE);
         let had_content = self.snapshot.load().as_ref().is_some_and(|snapshot| !snapshot.document.is_empty());
         let emptied_until = Deadline::after(EMPTIED_FOR);
+        let mut moves = 0;
         loop {
             let loaded = self.persistence.load().await?;
             if had_content && self.is_emptied(&loaded) && !emptied_until.has_passed() {
@@ -252,6 +255,11 @@ impl<P: Persistence> DocumentStore<P> {
                 wait::sleep(damaged.settled.remaining().min(Duration::from_millis(100))).await;
                 continue;
             }
+            // What is there as before although it was moved, or is said to be no longer the same, would be for ever.
+            if moves == MOST_MOVES {
+                return Err(damaged.error.into());
+            }
+            moves += 1;
             match self.persistence.set_aside(&damaged.revision).await? {
                 Some(kept) => {
                     is_begun_anew = true;

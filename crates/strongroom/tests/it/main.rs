@@ -15,6 +15,7 @@ mod client_credentials;
 mod client_support;
 #[cfg(unix)]
 mod clock;
+mod conformance;
 #[cfg(unix)]
 mod crash;
 #[cfg(unix)]

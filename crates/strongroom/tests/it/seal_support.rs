@@ -8,7 +8,7 @@ use strongroom::persistence::{self, ChosenPersistence, Kind};
 use strongroom::{
     AccessToken, Credential, CredentialKey, CredentialStore as _, DocumentStore, Error, Fence,
     FilePersistence, KeySelector, KeySource, Partition, Persistence, Saved, SealedPersistence, SecretBytes,
-    block_on,
+    block_on, conformance,
 };
 
 use crate::schema_support::{app_token, change};
@@ -172,6 +172,16 @@ fn use_cache(what: &str, path: &Path) -> Result<String, Error> {
             let before = threads();
             let choice = persistence::builder(path).choose()?;
             format!("{} {}", choice.key_source.unwrap_or_default(), threads() - before)
+        }
+        "conforms" => {
+            let open = || persistence::builder(path).kind(Kind::Sealed).key_source(argument.parse()?).build();
+            // Whoever has no such key source here says so before the suite does.
+            let first = Arc::new(open()?);
+            // To stretch a passphrase for each handle would take minutes.
+            let is_slow = argument.starts_with("passphrase-file:");
+            let handle = || if is_slow { Arc::clone(&first) } else { Arc::new(open().unwrap()) };
+            let report = conformance::of(handle).without(conformance::Promise::CompareAndSwap).run();
+            if report.failed.is_empty() { "all hold".into() } else { report.to_string() }
         }
         "into-keyring" | "out-of-keyring" => {
             let migration = persistence::migrate(path);

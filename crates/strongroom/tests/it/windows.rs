@@ -176,7 +176,9 @@ fn what_is_best_here_is_a_file_that_windows_encrypts_unless_something_sealed_is_
     let chosen = persistence::encrypted(&place.document).unwrap();
     assert_eq!((chosen.choice().kind, load(&chosen).unwrap().0), ("sealed", DOCUMENT.to_vec()));
     std::fs::write(&place.document, "SQLite format 3").unwrap();
-    assert_eq!(persistence::encrypted(&place.document).unwrap_err().code(), "not_a_token_cache");
+    let chosen = persistence::encrypted(&place.document).unwrap();
+    assert_eq!(load(&chosen).unwrap_err().code(), "dpapi_decryption_failed");
+    assert_eq!(place.content(), b"SQLite format 3");
 }
 
 #[test]

@@ -11,20 +11,16 @@ mod key_item;
 mod worker;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use tokio::sync::oneshot;
 
 use self::bus::{Attributes, Path, Progress};
 use self::error::SecretServiceError;
 use self::item::{Collection, Item, SCHEMA, Written, revision_of};
 pub(super) use self::key_item::KeysInService;
-use super::revision::Stamp;
 use super::signal::{SignalFile, Signalled};
 use super::{BoxFuture, Fence, Loaded, Location, Persistence, PersistenceError, Protection, Revision, Saved};
-use super::{access, file, lock};
 use crate::time::Deadline;
 use crate::wait::until;
 use crate::{Error, SecretBytes};
@@ -54,12 +50,8 @@ use crate::{Error, SecretBytes};
 #[derive(Debug, Clone)]
 pub struct SecretServicePersistence {
     signal: SignalFile,
-    lock_path: PathBuf,
     item: Item,
     deadline: Duration,
-    /// The state of the signal file that was seen last, and since when. Only ever tried, never waited for: another
-    /// thread may have been in it when this process was forked.
-    seen: Arc<Mutex<Option<(Stamp, Instant)>>>,
 }
 
 impl SecretServicePersistence {
@@ -89,15 +81,12 @@ impl SecretServicePersistence {
     }
 
     async fn load_now(&self) -> Result<Loaded, Error> {
-        // Before the item: what changes it meanwhile is signalled afterwards.
-        let (signal, began) = (self.signal.look()?, Instant::now());
-        let seen = signal.map_or(began, |(stamp, _)| self.seen_since(stamp, began));
+        let signalled = self.signal.before_reading()?;
         let progress = Progress::default();
         let deadline = Limit::of(self.deadline);
         let answer = start(self.item.clone().read(progress.clone()))?;
         let content = answered(answer, deadline, &progress).await?;
         let revision = revision_of(content.as_ref());
-        let signalled = Signalled::before_reading(signal, seen, began);
         Ok(Loaded { bytes: content.unwrap_or_default(), revision: revision.with_signal(Some(signalled)) })
     }
 
@@ -158,57 +147,10 @@ impl SecretServicePersistence {
             }
         }
     }
-
-    /// Since when the signal file is known to be like this.
-    fn seen_since(&self, stamp: Stamp, now: Instant) -> Instant {
-        let Ok(mut last) = self.seen.try_lock() else { return now };
-        match *last {
-            Some((same, since)) if same == stamp => since,
-            _ => {
-                *last = Some((stamp, now));
-                now
-            }
-        }
-    }
 }
 
 impl Persistence for SecretServicePersistence {
-    fn load(&self) -> BoxFuture<'_, Result<Loaded, Error>> {
-        Box::pin(self.load_now())
-    }
-
-    fn save<'a>(
-        &'a self,
-        bytes: &'a SecretBytes,
-        expected: &'a Revision,
-        fence: &'a Fence<'a>,
-    ) -> BoxFuture<'a, Result<Saved, Error>> {
-        Box::pin(self.save_now(bytes, expected, fence))
-    }
-
-    fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.remove_now())
-    }
-
-    fn is_current(&self, revision: &Revision) -> Result<bool, Error> {
-        Ok(revision.is_signalled_by(&self.signal)?)
-    }
-
-    fn lock_path(&self) -> Option<PathBuf> {
-        Some(self.lock_path.clone())
-    }
-
-    fn location(&self) -> Location {
-        Location::Item(format!("the Secret Service's item of {}", self.signal.path().display()))
-    }
-
-    fn protection(&self) -> Protection {
-        Protection::OsStore
-    }
-
-    fn kind(&self) -> &'static str {
-        "secret-service"
-    }
+    item_of_a_keyring!(self, "secret-service", "the Secret Service's item");
 }
 
 /// Configures a [`SecretServicePersistence`].
@@ -284,11 +226,9 @@ impl SecretServicePersistenceBuilder {
     /// `Configuration`: the path cannot name a file (`invalid_path`), an attribute has the name that the schema's is
     /// kept under (`reserved_attribute`), or the collection cannot be one (`invalid_collection`).
     pub fn build(self) -> Result<SecretServicePersistence, Error> {
-        let location = file::absolute(&self.signal_location)?;
+        let signal = SignalFile::at(&self.signal_location)?;
         let mut attributes = self.attributes;
-        let schema_name = self
-            .schema_name
-            .unwrap_or_else(|| hex_sha256(self.signal_location.as_os_str().as_encoded_bytes()));
+        let schema_name = self.schema_name.unwrap_or_else(|| SignalFile::name_of_item(&self.signal_location));
         if attributes.insert(SCHEMA.into(), schema_name).is_some() {
             return Err(SecretServiceError::ReservedAttribute { name: SCHEMA.into() }.into());
         }
@@ -300,8 +240,7 @@ impl SecretServicePersistenceBuilder {
             _ => Collection::Alias(self.collection),
         };
         Ok(SecretServicePersistence {
-            lock_path: access::with_suffix(&location, lock::PEERS_SUFFIX),
-            signal: SignalFile::at(location),
+            signal,
             item: Item {
                 bus: self.session_bus,
                 attributes,
@@ -310,7 +249,6 @@ impl SecretServicePersistenceBuilder {
                 prompt: self.prompt,
             },
             deadline: self.deadline,
-            seen: Arc::default(),
         })
     }
 }
@@ -349,8 +287,4 @@ impl Limit {
     fn of(given: Duration) -> Self {
         Self { given, ends: Deadline::after(given) }
     }
-}
-
-fn hex_sha256(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
