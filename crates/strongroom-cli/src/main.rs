@@ -31,6 +31,8 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Token(options) => command::token::run(&options, &global),
         Command::Inspect(options) => command::inspect::run(&options, &global),
+        Command::Key(options) => command::key::run(&options, &global),
+        Command::Migrate(options) => command::migrate::run(&options, &global),
         Command::Demo(options) => command::demo::run(&options, &global),
         Command::Sts(options) => command::sts::run(&options, &global),
         Command::Completions(options) => command::completions::run(&options, &global),

@@ -2,6 +2,9 @@
 
 pub(crate) mod completions;
 pub(crate) mod demo;
+mod import;
 pub(crate) mod inspect;
+pub(crate) mod key;
+pub(crate) mod migrate;
 pub(crate) mod sts;
 pub(crate) mod token;
