@@ -322,6 +322,8 @@ Examples:
     strongroom migrate --cache token_cache.bin --to file
   From the desktop's Secret Service to a key for cron:
     strongroom migrate --cache token_cache.bin --to sealed --key-source host
+  Into the desktop's Secret Service, which leaves a signal file at the new place:
+    strongroom migrate --cache token_cache.bin --to secret-service --new-location desktop_cache.bin
   To another place, and keep the old one:
     strongroom migrate --cache token_cache.bin --new-location /var/lib/app/token_cache.bin --keep
   Take over who is signed in with the Azure CLI; its own cache stays as it is:
@@ -353,12 +355,16 @@ pub(crate) struct Migrate {
     #[arg(long, value_name = "SOURCE", value_parser = key_source())]
     pub(crate) from_key_source: Option<KeySelector>,
 
+    /// How the cache is kept now, if it cannot tell itself: an item of a keyring that does not answer
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) from_persistence: Option<Persistence>,
+
     /// Refuses to keep the cache protected less well than this
     #[arg(long, value_enum, default_value_t = MinProtection::None, value_name = "LEVEL")]
     pub(crate) min_protection: MinProtection,
 
     /// Adds what another tool has cached, which is only read. What the cache has already stays
-    #[arg(long, value_enum, value_name = "NAME", conflicts_with_all = ["new_location", "keep", "from_key_source"])]
+    #[arg(long, value_enum, value_name = "NAME", conflicts_with_all = ["new_location", "keep", "from_key_source", "from_persistence"])]
     pub(crate) import: Option<OtherToolName>,
 
     /// Where the other tool's cache is, if not where the tool keeps it by default
@@ -497,6 +503,12 @@ pub(crate) enum Persistence {
     File,
     /// A file that is sealed with a key of Strongroom's
     Sealed,
+    /// An item of the desktop's Secret Service: that of msal-extensions' LibsecretPersistence
+    SecretService,
+    /// A file that Windows encrypts: that of msal-extensions' FilePersistenceWithDataProtection
+    Dpapi,
+    /// An item of the macOS keychain: that of msal-extensions' KeychainPersistence
+    Keychain,
 }
 
 impl From<Persistence> for Kind {
@@ -505,6 +517,9 @@ impl From<Persistence> for Kind {
             Persistence::Auto => Self::Auto,
             Persistence::File => Self::File,
             Persistence::Sealed => Self::Sealed,
+            Persistence::SecretService => Self::SecretService,
+            Persistence::Dpapi => Self::Dpapi,
+            Persistence::Keychain => Self::Keychain,
         }
     }
 }

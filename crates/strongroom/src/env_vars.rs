@@ -23,6 +23,13 @@ pub(crate) const STRONGROOM_STATE_DIR: &str = "STRONGROOM_STATE_DIR";
 pub(crate) const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
 /// The user's state folder.
 pub(crate) const XDG_STATE_HOME: &str = "XDG_STATE_HOME";
+/// The address of the session bus, on which the Secret Service is.
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+pub(crate) const DBUS_SESSION_BUS_ADDRESS: &str = "DBUS_SESSION_BUS_ADDRESS";
+/// The folder of this login's sockets, among them `bus`, the session bus without an address; by default
+/// `/run/user/UID`.
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+pub(crate) const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 /// The user's home folder.
 pub(crate) const HOME: &str = "HOME";
 
@@ -35,7 +42,17 @@ pub(crate) struct Environment {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) state_directory: Option<PathBuf>,
     pub(crate) xdg_state_home: Option<PathBuf>,
+    #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+    pub(crate) session_bus: SessionBus,
     pub(crate) home: Option<PathBuf>,
+}
+
+/// What tells whether there is a session bus. Its address itself is the D-Bus library's to read.
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SessionBus {
+    pub(crate) has_address: bool,
+    pub(crate) runtime_dir: Option<PathBuf>,
 }
 
 impl Environment {
@@ -52,6 +69,11 @@ impl Environment {
             state_directory: read(STATE_DIRECTORY).map(first_of_list),
             // The specification: a relative path counts as not set.
             xdg_state_home: read(XDG_STATE_HOME).map(PathBuf::from).filter(|path| path.is_absolute()),
+            #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+            session_bus: SessionBus {
+                has_address: read(DBUS_SESSION_BUS_ADDRESS).is_some(),
+                runtime_dir: read(XDG_RUNTIME_DIR).map(PathBuf::from),
+            },
             home: read(HOME).map(PathBuf::from).filter(|path| path.is_absolute()),
         }
     }

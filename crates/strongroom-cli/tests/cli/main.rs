@@ -11,6 +11,7 @@ mod key;
 mod migrate;
 mod renewal;
 mod sealed;
+mod secret_service;
 mod secrets;
 mod support;
 mod terminal;

@@ -454,3 +454,67 @@ fn what_go_sealed_with_a_key_that_is_gone_is_told_so() {
     tool.wrote(".cache/.IdentityService/msal.cache", "no JWE");
     assert_eq!(tool.refused("azidentity-go", &[]), (4, "tool_cache_not_opened".into()));
 }
+
+/// Into the Secret Service and back. `./test keyring` installs what these need.
+mod secret_service {
+    use super::*;
+    use crate::secret_service::Session;
+
+    #[test]
+    fn a_cache_goes_into_the_keyring_and_comes_back() {
+        let Some(session) = Session::start("a_cache_goes_into_the_keyring_and_comes_back") else { return };
+        let world = World::new();
+        done(&run(&mut world.token()));
+        let before = world.content();
+        let migrate = |arguments: &[&str]| {
+            let mut migrate = world.migrate(arguments);
+            session.join(&mut migrate);
+            migrate
+        };
+        let there = ["--cache", "token_cache.bin", "--to", "secret-service"];
+        assert_eq!(failure(&mut migrate(&there)), (2, "new_location_needed".into()));
+        let moved = object(&run(migrate(&there).args(["--new-location", "signal.bin", "--output", "json"])));
+        assert_eq!(
+            (&moved["to"]["persistence"], &moved["to"]["protection"]),
+            (&"secret-service".into(), &"os-store".into())
+        );
+        assert!(!world.cache().exists());
+        assert_eq!(std::fs::read(world.path("signal.bin")).unwrap(), b"");
+        let mut token = world.sealed("signal.bin");
+        world.hits(session.join(token.args(["--persistence", "secret-service"])));
+
+        // Without the session nothing is taken for an empty cache.
+        let back = ["--cache", "signal.bin", "--to", "file", "--new-location", "token_cache.bin"];
+        let mut alone = world.migrate(&back);
+        alone.env("XDG_RUNTIME_DIR", world.path("no-session"));
+        assert_eq!(failure(&mut alone), (2, "no_cache".into()));
+        let mut alone = world.migrate(&back);
+        alone.args(["--from-persistence", "secret-service"]).env("XDG_RUNTIME_DIR", world.path("no-session"));
+        assert_eq!(failure(&mut alone), (4, "no_session_bus".into()));
+
+        let moved = object(&run(migrate(&back).args(["--output", "json"])));
+        assert_eq!(moved["from"]["persistence"], "secret-service", "{moved}");
+        assert_eq!(world.content(), before);
+        world.hits(&mut world.token());
+    }
+
+    #[test]
+    fn a_cache_is_sealed_anew_for_use_without_a_session() {
+        let Some(session) = Session::start("a_cache_is_sealed_anew_for_use_without_a_session") else {
+            return;
+        };
+        let world = World::new();
+        let first = run(session.join(world.sealed("cache.bin").args(["--output", "json"])));
+        assert_eq!(object(&first)["cache"]["protection"], "os-store", "{}", stderr(&first));
+        let alone = || {
+            let mut token = world.sealed("cache.bin");
+            token.env("XDG_RUNTIME_DIR", world.path("no-session"));
+            token
+        };
+        assert_eq!(failure(&mut alone()), (4, "unknown_key".into()));
+        let mut migrate = world.migrate(&["--cache", "cache.bin", "--to", "sealed", "--key-source", "host"]);
+        done(&run(session.join(&mut migrate)));
+        world.hits(&mut alone());
+        world.hits(session.join(&mut world.sealed("cache.bin")));
+    }
+}

@@ -63,7 +63,9 @@ impl World {
     pub fn ours(&self, subcommand: &str, arguments: &[&str]) -> Command {
         let mut command = command(subcommand);
         command.args(arguments).current_dir(self.folder.path());
-        command.env("STRONGROOM_STATE_DIR", self.path("state")).env_remove("DBUS_SESSION_BUS_ADDRESS");
+        command.env("STRONGROOM_STATE_DIR", self.path("state"));
+        // Outside of a session, whoever runs this.
+        command.env_remove("DBUS_SESSION_BUS_ADDRESS").env("XDG_RUNTIME_DIR", self.path("no-session"));
         command
     }
 

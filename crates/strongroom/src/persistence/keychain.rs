@@ -197,7 +197,7 @@ impl Persistence for KeychainPersistence {
 }
 
 /// Configures a [`KeychainPersistence`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[must_use]
 pub struct KeychainPersistenceBuilder {
     signal_location: PathBuf,

@@ -102,7 +102,7 @@ impl<P: Persistence> SealedPersistence<P> {
         expected: &Revision,
         fence: &Fence<'_>,
     ) -> Result<Saved, Error> {
-        let ring = self.keys.to_seal().await?;
+        let ring = self.keys.to_seal(&self.location()).await?;
         let sealed = SecretBytes::from(seal::seal(&ring, self.contents, b"", bytes.expose())?);
         let is_lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(expected);
         if !is_lost {
@@ -290,12 +290,12 @@ impl Keys {
     }
 
     /// The ring that new envelopes are sealed with: the one that opened the document, as it is now.
-    pub(super) async fn to_seal(&self) -> Result<Arc<KeyRing>, Error> {
+    pub(super) async fn to_seal(&self, location: &Location) -> Result<Arc<KeyRing>, Error> {
         let source = match (self.current(), &self.sources) {
             (Some(unlocked), _) if !unlocked.source.has_changed() => return Ok(Arc::clone(&unlocked.ring)),
             (Some(unlocked), _) => Arc::clone(&unlocked.source),
             (None, Sources::One(source)) => Arc::clone(source),
-            (None, Sources::AsSealed(configured)) => configured.source_for_new().await?.0,
+            (None, Sources::AsSealed(configured)) => configured.source_for_new(location).await?.0,
         };
         let ring = Arc::new(source.to_seal().await?);
         self.begin_with(Unlocked { source, ring: Arc::clone(&ring) });

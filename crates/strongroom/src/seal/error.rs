@@ -307,10 +307,10 @@ impl Diagnose for SealError {
             Self::OtherContents { .. } => {
                 Cow::Borrowed("choose the path of the cache itself; the file was not touched")
             }
-            Self::UnknownKey { source_kind, .. } => Cow::Owned(format!(
+            Self::UnknownKey { source_kind, location, .. } => Cow::Owned(format!(
                 "{}, or name the source that has it with --key-source; if the key is gone for good, move the file \
                  away to begin a new cache; it was not touched",
-                source_kind.how_to_provide()
+                source_kind.how_to_provide(location)
             )),
             Self::KeyLost { .. } => Cow::Borrowed(
                 "restore the key from a backup, or go on: the next write moves the cache aside and begins a new one",

@@ -60,6 +60,8 @@ mod seal_memory;
 mod seal_migrate;
 #[cfg(unix)]
 mod seal_rotation;
+#[cfg(target_os = "linux")]
+mod seal_secret_service;
 #[cfg(unix)]
 mod seal_sources;
 #[cfg(unix)]

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use strongroom::persistence::{self, Kind};
 use strongroom::{
     AccessToken, AccessTokenRequest, Applied, Credential, CredentialKey, CredentialStore as _, Document,
     DocumentStore, Environments, Error, ErrorKind, Fence, Loaded, Location, Lookup, Persistence as _,
@@ -140,6 +141,38 @@ fn schema_attributes_label_and_keyring_are_those_that_were_asked_for() {
     let nowhere = builder().attribute("where", "nowhere").collection("nowhere").build().unwrap();
     assert!(load(&nowhere).bytes.is_empty());
     assert_eq!(save_at(&nowhere, TEXT, &Revision::absent()).unwrap_err().code(), "no_keyring");
+}
+
+#[test]
+fn the_builder_of_all_persistences_gives_the_same_item() {
+    if !has_real_keyring("the_builder_of_all_persistences_gives_the_same_item") {
+        return;
+    }
+    let keyring = Keyring::start();
+    let (signal, address) = (keyring.bus.signal(), keyring.bus.address());
+    let builder = || {
+        let address = address.clone();
+        persistence::builder(&signal)
+            .kind(Kind::SecretService)
+            .secret_service(|item| item.session_bus(address))
+    };
+    let chosen = builder().min_protection(Protection::OsStore).build().unwrap();
+    let choice = chosen.choice();
+    assert_eq!((choice.kind, choice.protection), ("secret-service", Protection::OsStore));
+    assert_eq!(choice.key_source, None);
+    assert!(choice.reasons.iter().any(|reason| reason.contains("was asked for")), "{choice:?}");
+    put(&DocumentStore::new(chosen), app_token());
+    assert!(secret(&DocumentStore::new(keyring.bus.persistence()), &app_token()).is_some());
+    assert_eq!(builder().choose().unwrap().kind, "secret-service", "its signal file is no cache");
+    let named = builder().secret_service(|item| item.schema_name("another").label("one of ours"));
+    assert!(secret(&DocumentStore::new(named.build().unwrap()), &app_token()).is_none());
+
+    for content in [TEXT, "SQLite format 3"] {
+        std::fs::write(&signal, content).unwrap();
+        let error = builder().build().unwrap_err();
+        assert_eq!(error.code(), "not_a_signal_file");
+        assert_eq!(std::fs::read_to_string(&signal).unwrap(), content);
+    }
 }
 
 #[test]

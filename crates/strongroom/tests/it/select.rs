@@ -57,6 +57,25 @@ fn what_is_no_cache_at_all_is_refused() {
 }
 
 #[test]
+fn a_kind_that_is_not_in_this_build_says_what_it_needs() {
+    let vault = Vault::new();
+    for (kind, needs) in [(Kind::Dpapi, "Windows"), (Kind::Keychain, "macOS")] {
+        let error = persistence::builder(vault.cache()).kind(kind).build().unwrap_err();
+        assert_eq!(error.code(), "feature_missing");
+        assert!(
+            error.to_string().contains(needs) && error.to_string().contains(&kind.to_string()),
+            "{error}"
+        );
+        assert!(error.remedy().is_some());
+    }
+    // What another platform has encrypted is told from what is no cache.
+    let blob = b"\x01\0\0\0\xd0\x8c\x9d\xdf\x01\x15\xd1\x11\x8c\x7a\0\xc0\x4f\xc2\x97\xeb and so on";
+    std::fs::write(vault.cache(), blob).unwrap();
+    assert_eq!(code(persistence::encrypted(vault.cache())), "not_a_token_cache");
+    assert_eq!(vault.content(), blob);
+}
+
+#[test]
 fn an_empty_file_and_an_empty_object_leave_the_choice() {
     let vault = Vault::new();
     for empty in ["", "{}", "{ }\n"] {

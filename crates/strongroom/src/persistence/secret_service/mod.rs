@@ -1,11 +1,13 @@
 //! A document as an item of the Secret Service, such as `msal_extensions.LibsecretPersistence` reads and writes.
 //!
 //! The item holds the document as text; a signal file beside the lock file tells every program that it has changed.
-//! `bus` speaks to the service, `item` knows which item is ours, `worker` is the thread that they run on.
+//! `bus` speaks to the service, `item` knows which item is ours, `worker` is the thread that they run on. `key_item`
+//! is another item, which holds the keys of sealed files.
 
 mod bus;
 mod error;
 mod item;
+mod key_item;
 mod worker;
 
 use std::path::PathBuf;
@@ -18,6 +20,7 @@ use tokio::sync::oneshot;
 use self::bus::{Attributes, Path, Progress};
 use self::error::SecretServiceError;
 use self::item::{Collection, Item, SCHEMA, Written, revision_of};
+pub(super) use self::key_item::KeysInService;
 use super::revision::Stamp;
 use super::signal::{SignalFile, Signalled};
 use super::{BoxFuture, Fence, Loaded, Location, Persistence, PersistenceError, Protection, Revision, Saved};
@@ -90,9 +93,9 @@ impl SecretServicePersistence {
         let (signal, began) = (self.signal.look()?, Instant::now());
         let seen = signal.map_or(began, |(stamp, _)| self.seen_since(stamp, began));
         let progress = Progress::default();
-        let deadline = Deadline::after(self.deadline);
-        let answer = self.start(self.item.clone().read(progress.clone()))?;
-        let content = self.answered(answer, deadline, &progress).await?;
+        let deadline = Limit::of(self.deadline);
+        let answer = start(self.item.clone().read(progress.clone()))?;
+        let content = answered(answer, deadline, &progress).await?;
         let revision = revision_of(content.as_ref());
         let signalled = Signalled::before_reading(signal, seen, began);
         Ok(Loaded { bytes: content.unwrap_or_default(), revision: revision.with_signal(Some(signalled)) })
@@ -114,12 +117,12 @@ impl SecretServicePersistence {
         self.signal.prepare()?;
 
         let progress = Progress::default();
-        let deadline = Deadline::after(self.deadline);
+        let deadline = Limit::of(self.deadline);
         let (found, is_found) = oneshot::channel();
         let (go, may_go) = oneshot::channel();
         let write = self.item.clone().write(progress.clone(), bytes.share(), found, may_go);
-        let answer = self.start(write)?;
-        match until(deadline, is_found).await {
+        let answer = start(write)?;
+        match until(deadline.ends, is_found).await {
             // Dropped without going, it ends without writing.
             Some(Ok(revision)) if revision != *expected || !fence.holds() => return Ok(Saved::Conflict),
             Some(Ok(_)) => drop(go.send(())),
@@ -127,7 +130,7 @@ impl SecretServicePersistence {
             Some(Err(_)) => {}
             None => return Err(progress.timed_out(self.deadline).into()),
         }
-        let written = self.answered(answer, deadline, &progress).await;
+        let written = answered(answer, deadline, &progress).await;
         // Also where it is not known whether the item has changed.
         let signalled = self.signal.advance();
         match written? {
@@ -144,36 +147,15 @@ impl SecretServicePersistence {
             self.signal.prepare()?;
         }
         let progress = Progress::default();
-        let deadline = Deadline::after(self.deadline);
-        let answer = self.start(self.item.clone().remove(progress.clone()))?;
-        match self.answered(answer, deadline, &progress).await {
+        let deadline = Limit::of(self.deadline);
+        let answer = start(self.item.clone().remove(progress.clone()))?;
+        match answered(answer, deadline, &progress).await {
             Ok(false) => Ok(()),
             Ok(true) => Ok(self.signal.advance().map(drop)?),
             Err(error) => {
                 let _ = self.signal.advance();
                 Err(error.into())
             }
-        }
-    }
-
-    fn start<T: Send + 'static>(
-        &self,
-        operation: impl Future<Output = T> + Send + 'static,
-    ) -> Result<oneshot::Receiver<T>, SecretServiceError> {
-        worker::start(operation)
-            .map_err(|error| SecretServiceError::NoThread(format!("cannot be started: {error}")))
-    }
-
-    async fn answered<T>(
-        &self,
-        answer: oneshot::Receiver<Result<T, SecretServiceError>>,
-        deadline: Deadline,
-        progress: &Progress,
-    ) -> Result<T, SecretServiceError> {
-        match until(deadline, answer).await {
-            Some(Ok(result)) => result,
-            Some(Err(_)) => Err(SecretServiceError::NoThread("has ended".into())),
-            None => Err(progress.timed_out(self.deadline)),
         }
     }
 
@@ -230,7 +212,7 @@ impl Persistence for SecretServicePersistence {
 }
 
 /// Configures a [`SecretServicePersistence`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[must_use]
 pub struct SecretServicePersistenceBuilder {
     signal_location: PathBuf,
@@ -335,6 +317,39 @@ impl SecretServicePersistenceBuilder {
 
 /// As much as one argument of a D-Bus call may hold, less what goes with it.
 const LARGEST: usize = (64 << 20) - 4096;
+
+fn start<T: Send + 'static>(
+    operation: impl Future<Output = T> + Send + 'static,
+) -> Result<oneshot::Receiver<T>, SecretServiceError> {
+    worker::start(operation)
+        .map_err(|error| SecretServiceError::NoThread(format!("cannot be started: {error}")))
+}
+
+/// What an operation that was started comes to, within its time.
+async fn answered<T>(
+    answer: oneshot::Receiver<Result<T, SecretServiceError>>,
+    limit: Limit,
+    progress: &Progress,
+) -> Result<T, SecretServiceError> {
+    match until(limit.ends, answer).await {
+        Some(Ok(result)) => result,
+        Some(Err(_)) => Err(SecretServiceError::NoThread("has ended".into())),
+        None => Err(progress.timed_out(limit.given)),
+    }
+}
+
+/// How long an operation may take, and when that is over.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    given: Duration,
+    ends: Deadline,
+}
+
+impl Limit {
+    fn of(given: Duration) -> Self {
+        Self { given, ends: Deadline::after(given) }
+    }
+}
 
 fn hex_sha256(bytes: &[u8]) -> String {
     digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
