@@ -84,7 +84,7 @@ fn list(options: &KeyList, global: &Global) -> Result<(), Failure> {
     let used = cache.as_ref().map(|(_, sealed_with)| *sealed_with.key_id());
     let is_there = |id: &KeyId| ring.as_ref().is_some_and(|ring| ring.contains(id));
     if global.output == Output::Json {
-        let keys = ring.as_ref().map_or_else(Vec::new, |ring| keys_as_json(ring));
+        let keys = ring.as_ref().map_or_else(Vec::new, keys_as_json);
         let mut object = json!({
             "key_source": source.name(),
             "file": ring.as_ref().and_then(KeyRing::file),

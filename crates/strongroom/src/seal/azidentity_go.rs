@@ -23,8 +23,11 @@ use crate::SecretBytes;
 pub(crate) fn open(content: &[u8], name: &str, location: &str) -> Result<SecretBytes, SealError> {
     let refused = |reason: &str| SealError::NotOpened { location: location.into(), reason: reason.into() };
     let sealed = Sealed::parse(content).ok_or_else(|| refused("it is not what azidentity for Go writes"))?;
-    let found = find(name).map_err(|error| refused(&format!("the kernel's keyring says: {error:?}")))?;
-    let key = found.ok_or_else(|| SealError::ToolKeyGone { location: location.into() })?;
+    let unavailable = |error: KeyError| refused(&format!("the kernel's keyring says: {error:?}"));
+    let entry = find(name).map_err(unavailable)?;
+    let entry = entry.ok_or_else(|| SealError::ToolKeyGone { location: location.into() })?;
+    let key = read(&entry).map_err(unavailable)?;
+    let key = key.ok_or_else(|| refused("what the kernel's keyring has under its name is no key of it"))?;
     sealed.open(&key).ok_or_else(|| refused("it was sealed with another key, or is damaged"))
 }
 
@@ -78,7 +81,7 @@ impl Sealed {
 }
 
 /// The key of this name: in the user keyring, or in the one that outlives this user's sessions.
-fn find(name: &str) -> Result<Option<Zeroizing<[u8; KEY]>>, KeyError> {
+fn find(name: &str) -> Result<Option<Key>, KeyError> {
     // Only who possesses a key may read it, and whatever hangs on the keyring of this process is possessed. It ends
     // with the process: nobody else's keyring is changed.
     let ours = Keyring::from_special_id(KeyRingIdentifier::Process, true)?;
@@ -88,12 +91,13 @@ fn find(name: &str) -> Result<Option<Zeroizing<[u8; KEY]>>, KeyError> {
     // Some kernels have none.
     let _ = Keyring::get_persistent(KeyRingIdentifier::Process);
     match ours.search(name) {
-        Ok(key) => read(&key),
+        Ok(key) => Ok(Some(key)),
         Err(KeyError::KeyDoesNotExist | KeyError::KeyRevoked | KeyError::KeyExpired) => Ok(None),
         Err(error) => Err(error),
     }
 }
 
+/// What an entry holds; `None` if that is no key.
 fn read(key: &Key) -> Result<Option<Zeroizing<[u8; KEY]>>, KeyError> {
     // Go ends the payload with a zero, and there is room for one byte more, so that another length shows.
     let mut payload = Zeroizing::new([0; KEY + 2]);

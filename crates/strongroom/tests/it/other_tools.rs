@@ -45,11 +45,16 @@ fn what_azidentity_for_go_sealed_opens_with_the_key_of_its_name() {
 
     let entry = keyring.add_key(&name, &key).unwrap();
     let found = read();
-    let _ = entry.update(&[7; 33]);
+    key[0] ^= 1;
+    let _ = entry.update(&key);
     let other_key = read();
+    let _ = entry.update(b"no key");
+    let no_key = read();
     entry.invalidate().unwrap();
     assert_eq!(found.unwrap(), ["token of azidentity for Go"]);
-    assert_eq!(other_key.unwrap_err().code(), "tool_cache_not_opened");
+    for refused in [other_key, no_key] {
+        assert_eq!(refused.unwrap_err().code(), "tool_cache_not_opened");
+    }
     assert_eq!(names_in(folder.path()), [name], "and nothing is left beside it");
 }
 
