@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::builder::{StringValueParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, value_parser};
 use clap_complete::Shell;
-use strongroom::persistence::Kind;
+use strongroom::persistence::{Kind, OtherTool};
 use strongroom::{Error, KeySelector, Protection};
 
 /// Tokens for daemons, from a cache that survives the process.
@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Inspect(Inspect),
     Doctor(Doctor),
     Purge(Purge),
+    Key(Key),
+    Migrate(Migrate),
     Demo(Demo),
     Sts(Sts),
     Completions(Completions),
@@ -254,6 +256,228 @@ pub(crate) struct Purge {
     /// Only says what would be removed
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// Makes, lists, rotates and moves the keys that caches are sealed with
+///
+/// A cache is sealed with the primary key of its source; all keys of the source open. Where nothing is said, that is
+/// the source that a new cache would be sealed with.
+#[derive(Debug, Args)]
+#[command(
+    arg_required_else_help = true,
+    after_long_help = "\
+Examples:
+  Which keys there are, and which one sealed a cache:
+    strongroom key list --cache token_cache.bin
+  A new key for this host, and two caches sealed anew with it:
+    strongroom key rotate --rewrite token_cache.bin other_cache.bin
+  A key for a service, handed in by systemd (LoadCredentialEncrypted=strongroom.key):
+    strongroom key new | systemd-creds encrypt --name=strongroom.key - strongroom.key
+  A backup:
+    strongroom key export --file /media/usb/host.key"
+)]
+pub(crate) struct Key {
+    #[command(subcommand)]
+    pub(crate) command: KeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    New(KeyNew),
+    List(KeyList),
+    Rotate(KeyRotate),
+    Export(KeyExport),
+    Import(KeyImport),
+}
+
+/// Makes a new key: in a key file, or as text on stdout
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  A key file, and a cache that is sealed with it:
+    strongroom key new --file /etc/app/cache.key
+    strongroom token --config config.json --key-source file:/etc/app/cache.key
+  A key for the environment:
+    export STRONGROOM_KEY=\"$(strongroom key new)\"")]
+pub(crate) struct KeyNew {
+    /// The key file to make, readable by its owner only. One that is there is never replaced
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// Lists keys by their ids, never the keys themselves. Makes none
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+    strongroom key list
+    strongroom key list --key-source file:/etc/app/cache.key --output json | jq -r .keys[0].id
+    strongroom key list --cache token_cache.bin")]
+pub(crate) struct KeyList {
+    #[command(flatten)]
+    pub(crate) source: WhichKeys,
+
+    /// Also tells which key sealed this cache; and looks, by default, at the source that it came from
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cache: Option<PathBuf>,
+}
+
+/// Adds a new primary key, which seals from now on; the older ones still open
+///
+/// Keys that are handed in from outside (env, systemd, passphrase-file) rotate where they come from, in two phases.
+/// How, is told; with --rewrite what is left to do here is done.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  The key of this host:
+    strongroom key rotate
+  And at once all that it sealed:
+    strongroom key rotate --rewrite token_cache.bin /var/lib/app/token_cache.bin
+  The last step of a rotation in two phases:
+    strongroom key rotate --key-source env --rewrite token_cache.bin")]
+pub(crate) struct KeyRotate {
+    #[command(flatten)]
+    pub(crate) source: WhichKeys,
+
+    /// Caches to seal anew with the primary key of their source. All are tried, and those that fail are listed
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub(crate) rewrite: Vec<PathBuf>,
+}
+
+/// Writes the keys as text: a backup, or for another host. Who has it opens all that they sealed
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  A backup:
+    strongroom key export --file /media/usb/host.key
+  Encrypted, without a file in between:
+    strongroom key export --file - | age --recipient AGE1... > host.key.age")]
+pub(crate) struct KeyExport {
+    #[command(flatten)]
+    pub(crate) source: WhichKeys,
+
+    /// The file to make, readable by its owner only, or - for stdout
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: PathBuf,
+
+    /// Writes to stdout even if it is a terminal
+    #[arg(long)]
+    pub(crate) show_secrets: bool,
+}
+
+/// Adds keys for reading, behind those that are there
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  What was sealed on another host, or before a key was lost, opens again:
+    strongroom key import --file /media/usb/host.key
+  Encrypted, without a file in between:
+    age --decrypt --identity key.txt host.key.age | strongroom key import --file -")]
+pub(crate) struct KeyImport {
+    #[command(flatten)]
+    pub(crate) source: WhichKeys,
+
+    /// A file with keys, one a line, or - for stdin
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: PathBuf,
+}
+
+/// Which keys a command is about.
+#[derive(Debug, Args)]
+pub(crate) struct WhichKeys {
+    /// Where the keys are: host, file:PATH, env, systemd, secret-service, keyutils or passphrase-file:PATH
+    ///
+    /// By default where those of a new cache would be: what is configured, else this host's.
+    #[arg(long, value_name = "SOURCE", value_parser = key_source())]
+    pub(crate) key_source: Option<KeySelector>,
+}
+
+/// Keeps a cache otherwise, sealed or in plain text; or takes over another tool's tokens
+///
+/// What was written is read back and compared before anything is replaced or removed. Whatever goes wrong, the cache is
+/// there as it was.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  Seal a cache that was kept in plain text, in the best way that this machine has:
+    strongroom migrate --cache token_cache.bin --to sealed
+  Open it again, for programs in other languages:
+    strongroom migrate --cache token_cache.bin --to file
+  From the desktop's Secret Service to a key for cron:
+    strongroom migrate --cache token_cache.bin --to sealed --key-source host
+  Into the desktop's Secret Service, which leaves a signal file at the new place:
+    strongroom migrate --cache token_cache.bin --to secret-service --new-location desktop_cache.bin
+  To another place, and keep the old one:
+    strongroom migrate --cache token_cache.bin --new-location /var/lib/app/token_cache.bin --keep
+  Take over who is signed in with the Azure CLI; its own cache stays as it is:
+    strongroom migrate --cache token_cache.bin --import azure-cli")]
+pub(crate) struct Migrate {
+    /// The cache. By default $STRONGROOM_CACHE, else that in the user's cache folder
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cache: Option<PathBuf>,
+
+    /// How the cache is to be kept. By default as auto says; with --import as it is kept already
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) to: Option<Persistence>,
+
+    /// Where the cache is to be kept. By default where it is
+    #[arg(long, value_name = "PATH")]
+    pub(crate) new_location: Option<PathBuf>,
+
+    /// Keeps the old cache: where it was, or beside the new one
+    #[arg(long)]
+    pub(crate) keep: bool,
+
+    /// Where the key is that the cache is to be sealed with. By default what is configured, else this host's
+    ///
+    /// host, file:PATH, env, systemd, secret-service, keyutils or passphrase-file:PATH.
+    #[arg(long, value_name = "SOURCE", value_parser = key_source())]
+    pub(crate) key_source: Option<KeySelector>,
+
+    /// Where the key is that the cache is sealed with now, if it cannot tell itself: a passphrase's file
+    #[arg(long, value_name = "SOURCE", value_parser = key_source())]
+    pub(crate) from_key_source: Option<KeySelector>,
+
+    /// How the cache is kept now, if it cannot tell itself: an item of a keyring that does not answer
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) from_persistence: Option<Persistence>,
+
+    /// Refuses to keep the cache protected less well than this
+    #[arg(long, value_enum, default_value_t = MinProtection::None, value_name = "LEVEL")]
+    pub(crate) min_protection: MinProtection,
+
+    /// Adds what another tool has cached, which is only read. What the cache has already stays
+    #[arg(long, value_enum, value_name = "NAME", conflicts_with_all = ["new_location", "keep", "from_key_source", "from_persistence"])]
+    pub(crate) import: Option<OtherToolName>,
+
+    /// Where the other tool's cache is, if not where the tool keeps it by default
+    ///
+    /// Its file; of a cache in a keyring, the path of its signal file (~/.IdentityService/NAME). azure-cli: its folder.
+    #[arg(long, value_name = "PATH", requires = "import")]
+    pub(crate) from: Option<PathBuf>,
+}
+
+/// The tools whose caches can be taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OtherToolName {
+    /// azure-identity for Python
+    AzureIdentityPy,
+    /// @azure/identity for JavaScript
+    AzureIdentityJs,
+    /// azidentity for Go
+    AzidentityGo,
+    /// The Azure CLI
+    AzureCli,
+}
+
+impl From<OtherToolName> for OtherTool {
+    fn from(name: OtherToolName) -> Self {
+        match name {
+            OtherToolName::AzureIdentityPy => Self::AzureIdentityPython,
+            OtherToolName::AzureIdentityJs => Self::AzureIdentityJavaScript,
+            OtherToolName::AzidentityGo => Self::AzidentityGo,
+            OtherToolName::AzureCli => Self::AzureCli,
+        }
+    }
 }
 
 /// Shows a daemon that signs in once and then finds its token, offline

@@ -47,24 +47,30 @@ impl Cache {
 
     /// The path of the cache document.
     pub(crate) fn location(&self) -> Result<PathBuf, Failure> {
-        let named =
-            self.path.clone().or_else(|| env_vars::read_os(env_vars::STRONGROOM_CACHE).map(Into::into));
-        if let Some(path) = named {
-            return refuse_store(&path).map(|()| path);
-        }
-        let folder = env_vars::read_os(env_vars::XDG_CACHE_HOME)
-            .map(PathBuf::from)
-            // The specification: a relative path counts as not set.
-            .filter(|path| path.is_absolute())
-            .or_else(|| Some(PathBuf::from(env_vars::read_os(env_vars::HOME)?).join(".cache")));
-        match folder {
-            Some(folder) => Ok(folder.join("strongroom").join("token_cache.bin")),
-            None => Err(Failure::usage(
-                "no_cache_location",
-                "there is no place for the cache: neither XDG_CACHE_HOME nor HOME is set",
-                "pass --cache PATH, or set STRONGROOM_CACHE",
-            )),
-        }
+        location(self.path.as_deref())
+    }
+}
+
+/// The path of the cache document: what `--cache` says, else the environment, else the user's.
+pub(crate) fn location(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    let named = named
+        .map(Path::to_owned)
+        .or_else(|| env_vars::read_os(env_vars::STRONGROOM_CACHE).map(PathBuf::from));
+    if let Some(path) = named {
+        return refuse_store(&path).map(|()| path);
+    }
+    let folder = env_vars::read_os(env_vars::XDG_CACHE_HOME)
+        .map(PathBuf::from)
+        // The specification: a relative path counts as not set.
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(PathBuf::from(env_vars::read_os(env_vars::HOME)?).join(".cache")));
+    match folder {
+        Some(folder) => Ok(folder.join("strongroom").join("token_cache.bin")),
+        None => Err(Failure::usage(
+            "no_cache_location",
+            "there is no place for the cache: neither XDG_CACHE_HOME nor HOME is set",
+            "pass --cache PATH, or set STRONGROOM_CACHE",
+        )),
     }
 }
 

@@ -37,6 +37,8 @@ fn main() -> ExitCode {
             Err(failure) => Err(failure),
         },
         Command::Purge(options) => command::purge::run(&options, &global),
+        Command::Key(options) => command::key::run(&options, &global),
+        Command::Migrate(options) => command::migrate::run(&options, &global),
         Command::Demo(options) => command::demo::run(&options, &global),
         Command::Sts(options) => command::sts::run(&options, &global),
         Command::Completions(options) => command::completions::run(&options, &global),

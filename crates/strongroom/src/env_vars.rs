@@ -1,7 +1,8 @@
 //! Every environment variable that the library reads.
 //!
 //! Only [`persistence::encrypted`](crate::persistence::encrypted) and its builder read them, to find a key that
-//! was handed in or the place of the host key; nothing else acts on the environment. `HTTPS_PROXY` and `NO_PROXY`
+//! was handed in or the place of the host key, and [`other_caches`](crate::persistence::other_caches), to find those of
+//! other tools; nothing else acts on the environment. `HTTPS_PROXY` and `NO_PROXY`
 //! are honoured by the HTTP library, `SSL_CERT_FILE` and `SSL_CERT_DIR` by the TLS library.
 
 use std::ffi::OsString;
@@ -74,6 +75,37 @@ impl Environment {
                 runtime_dir: read(XDG_RUNTIME_DIR).map(PathBuf::from),
             },
             home: read(HOME).map(PathBuf::from).filter(|path| path.is_absolute()),
+        }
+    }
+}
+
+/// The user's cache folder.
+const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
+/// The folder of the Azure CLI.
+const AZURE_CONFIG_DIR: &str = "AZURE_CONFIG_DIR";
+/// The user's folder for data of programs on Windows.
+const LOCALAPPDATA: &str = "LOCALAPPDATA";
+/// The user's home folder on Windows.
+const USERPROFILE: &str = "USERPROFILE";
+
+/// Where other tools keep their caches. Read for an import alone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Folders {
+    pub(crate) home: Option<PathBuf>,
+    pub(crate) xdg_cache_home: Option<PathBuf>,
+    pub(crate) azure_config_dir: Option<PathBuf>,
+    pub(crate) local_app_data: Option<PathBuf>,
+}
+
+impl Folders {
+    /// The folders of this process's user, now.
+    pub(crate) fn read() -> Self {
+        let folder = |name| read(name).map(PathBuf::from);
+        Self {
+            home: folder(if cfg!(windows) { USERPROFILE } else { HOME }),
+            xdg_cache_home: folder(XDG_CACHE_HOME),
+            azure_config_dir: folder(AZURE_CONFIG_DIR),
+            local_app_data: folder(LOCALAPPDATA),
         }
     }
 }

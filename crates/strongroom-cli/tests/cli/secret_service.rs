@@ -10,14 +10,14 @@ use std::time::Duration;
 use crate::support::{World, code, command, first_line, json, run, skip, stderr};
 
 /// A session, and all that runs in it.
-struct Session {
+pub struct Session {
     folder: tempfile::TempDir,
     daemons: Vec<Child>,
 }
 
 impl Session {
     /// `None`, and noted as skipped, where no keyring can be started.
-    fn start(test: &str) -> Option<Self> {
+    pub fn start(test: &str) -> Option<Self> {
         let is_there = |name: &str| {
             let mut command = Command::new(name);
             command.arg("--version").stdout(Stdio::null()).stderr(Stdio::null());
@@ -75,7 +75,7 @@ impl Session {
     }
 
     /// The environment of a program of this session.
-    fn join<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+    pub fn join<'a>(&self, command: &'a mut Command) -> &'a mut Command {
         let folder = self.folder.path();
         for name in ["DISPLAY", "WAYLAND_DISPLAY"] {
             command.env_remove(name);

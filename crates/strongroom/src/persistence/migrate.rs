@@ -12,8 +12,8 @@ use super::lock::{DocumentLock, LockPaths};
 use super::quarantine;
 use super::select::{Configured, Found};
 use super::{
-    ChosenPersistence, Fence, FilePersistence, Kind, Persistence, PersistenceError, Protection, Revision,
-    Saved, SealedPersistence, builder,
+    Choice, ChosenPersistence, Fence, FilePersistence, Kind, Persistence, PersistenceError, Protection,
+    Revision, Saved, SealedPersistence, builder, sealed_with,
 };
 use crate::env_vars::Environment;
 use crate::error::ErrorKind;
@@ -59,8 +59,8 @@ pub fn rewrite(path: impl Into<PathBuf>, key_source: Option<KeySelector>) -> Res
     if let Some(selector) = key_source {
         builder = builder.key_source(selector);
     }
-    let sealed_with = match builder.look()? {
-        Found::Sealed(sealed_with) => sealed_with,
+    let found = match builder.look()? {
+        Found::Sealed(found) => found,
         Found::Nothing | Found::Blank => return Err(nothing_at(&path)),
         Found::Plain => return Err(SealError::NotSealed { location: path.display().to_string() }.into()),
         Found::Other => {
@@ -70,13 +70,14 @@ pub fn rewrite(path: impl Into<PathBuf>, key_source: Option<KeySelector>) -> Res
     let old = builder.build()?;
     let unlocked = old.unlocked().ok_or_else(|| nothing_at(&path))?;
     let primary = unlocked.ring.primary();
-    if primary == *sealed_with.key_id() {
+    if primary == *found.key_id() {
         return Ok(None);
     }
     let lock = block_on(DocumentLock::acquire(&LockPaths::of(&old), Duration::from_secs(10)))?;
     let form = Form::Sealed(Arc::clone(&unlocked.source));
     InPlace { path: &path, old: &old, form, keep: false }.run(&lock)?;
-    Ok(Some(primary))
+    // A passphrase gives each envelope a key of its own.
+    Ok(sealed_with(&path)?.map(|sealed_with| *sealed_with.key_id()))
 }
 
 /// A change of how a document is kept. See [`migrate`].
@@ -98,6 +99,8 @@ pub struct Migration {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Migrated {
+    /// How the document was kept before, and why it was opened so.
+    pub from: Choice,
     /// Where the document is now.
     pub location: PathBuf,
     /// The kind of persistence, as `--persistence` spells it.
@@ -203,7 +206,8 @@ impl Migration {
         self.check(protection)?;
         let lock = block_on(DocumentLock::acquire(&LockPaths::of(old), self.lock_timeout))?;
         let kept = InPlace { path: &self.path, old, form, keep: self.keep }.run(&lock)?;
-        Ok(Migrated { location: self.path.clone(), kind, key_source, protection, kept })
+        let from = old.choice().clone();
+        Ok(Migrated { from, location: self.path.clone(), kind, key_source, protection, kept })
     }
 
     fn move_to(&self, path: &Path, old: &ChosenPersistence) -> Result<Migrated, Error> {
@@ -254,6 +258,7 @@ impl Migration {
         }
         let choice = new.choice();
         Ok(Migrated {
+            from: old.choice().clone(),
             location: path.to_owned(),
             kind: choice.kind,
             key_source: choice.key_source.clone(),

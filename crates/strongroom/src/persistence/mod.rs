@@ -22,6 +22,7 @@ pub(crate) mod lock;
 mod lost;
 mod memory;
 mod migrate;
+mod other_tools;
 mod probe;
 mod quarantine;
 mod revision;
@@ -47,13 +48,14 @@ pub use self::keychain::{KeychainPersistence, KeychainPersistenceBuilder};
 pub use self::lost::remove_lost;
 pub use self::memory::MemoryPersistence;
 pub use self::migrate::{Migrated, Migration, migrate, rewrite};
+pub use self::other_tools::{OtherCache, OtherTool, other_caches};
 pub use self::revision::Revision;
 pub use self::sealed::SealedPersistence;
 #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
 pub use self::secret_service::{SecretServicePersistence, SecretServicePersistenceBuilder};
 pub use self::select::{
-    Choice, ChosenPersistence, Kind, PersistenceBuilder, builder, create_key_file, encrypted, open,
-    sealed_with,
+    Choice, ChosenPersistence, Kind, PersistenceBuilder, builder, create_key_file, encrypted,
+    key_source_for_new, open, sealed_with, write_key_file,
 };
 pub use crate::seal::Protection;
 use crate::wait::BoxFuture;

@@ -27,8 +27,8 @@ use crate::env_vars::Environment;
 #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
 use crate::seal::SecretServiceSource;
 use crate::seal::{
-    Envelope, EnvironmentSource, FileSource, HostSource, KEY_LOST, KeyFiles, KeyId, KeySelector, KeySource,
-    KeySourceKind, Place, SealError, SealedWith, SystemdSource, is_envelope,
+    Envelope, EnvironmentSource, FileSource, HostSource, KEY_LOST, KeyFiles, KeyId, KeyRing, KeySelector,
+    KeySource, KeySourceKind, Place, SealError, SealedWith, SystemdSource, is_envelope,
 };
 use crate::wait::block_on;
 use crate::{Error, SecretBytes};
@@ -108,16 +108,32 @@ pub fn builder(path: impl Into<PathBuf>) -> PersistenceBuilder {
 ///
 /// # Errors
 /// There is such a file, or it cannot be written.
-pub fn create_key_file(path: impl AsRef<Path>) -> Result<crate::KeyRing, Error> {
+pub fn create_key_file(path: impl AsRef<Path>) -> Result<KeyRing, Error> {
     let path = absolute(path.as_ref())?;
     let source = FileSource::new(path.clone(), Arc::new(KeyFilesOnDisk::default()));
-    match source.create_new()? {
-        Some(ring) => Ok(ring),
-        None => {
-            let source = std::io::ErrorKind::AlreadyExists.into();
-            Err(PersistenceError::io("create", &path, source).into())
-        }
+    source.create_new()?.ok_or_else(|| SealError::KeyFileExists { path }.into())
+}
+
+/// Writes keys into a new key file, readable by its owner only: a backup, or what another host is to import. Never
+/// replaces a file that is there.
+///
+/// # Errors
+/// There is such a file, or it cannot be written.
+pub fn write_key_file(path: impl AsRef<Path>, keys: &KeyRing) -> Result<(), Error> {
+    let path = absolute(path.as_ref())?;
+    match KeyFilesOnDisk::default().create(&path, &keys.expose())? {
+        true => Ok(()),
+        false => Err(SealError::KeyFileExists { path }.into()),
     }
+}
+
+/// The key source that a new document would be sealed with: what is configured, else what [`encrypted`] chooses.
+/// Makes no key.
+///
+/// # Errors
+/// `no_encryption` and others: nothing on this machine can keep a key.
+pub fn key_source_for_new() -> Result<Arc<dyn KeySource>, Error> {
+    Ok(block_on(Configured::new(Environment::read()).source_for_new(&"a new cache"))?.0)
 }
 
 impl KeySelector {

@@ -4,6 +4,8 @@
 //! know what is sealed or where it lies: `persistence` hands in bytes, and the files and the keyring's item that keys
 //! lie in ([`KeyFiles`], `KeyItem`). `docs/format.md` describes the layout for other implementations.
 
+#[cfg(all(feature = "keyutils", target_os = "linux"))]
+mod azidentity_go;
 mod cipher;
 mod envelope;
 mod error;
@@ -11,6 +13,8 @@ mod key_ring;
 mod key_source;
 mod protection;
 
+#[cfg(all(feature = "keyutils", target_os = "linux"))]
+pub(crate) use self::azidentity_go::open as open_azidentity_go;
 pub(crate) use self::cipher::{open, seal};
 pub(crate) use self::envelope::{Contents, Envelope, LARGEST_HEADER, is_envelope};
 pub use self::error::SealError;

@@ -29,6 +29,8 @@ mod herd;
 #[cfg(target_os = "linux")]
 mod keyring_support;
 mod layers;
+#[cfg(target_os = "linux")]
+mod other_tools;
 #[cfg(unix)]
 mod persistence_file;
 mod persistence_support;

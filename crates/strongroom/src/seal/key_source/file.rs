@@ -73,10 +73,7 @@ impl FileSource {
     }
 
     async fn add_older(&self, keys: &SecretBytes) -> Result<KeyRing, Error> {
-        let keys = text::parse(keys.expose()).map_err(|reason| {
-            let source_name = "what is to be imported".into();
-            SealError::InvalidKeys { source_name, reason }
-        })?;
+        let keys = text::parse_import(keys)?;
         self.replace(move |ring| {
             let new = keys.iter().filter(|key| !ring.contains(&key.id()));
             text::format(ring.master_keys().iter().chain(new))
