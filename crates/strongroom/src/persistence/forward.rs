@@ -13,6 +13,13 @@ macro_rules! forward_persistence {
             $inner.load()
         }
 
+        fn look_through<'a>(
+            &'a $this,
+            reader: &'a mut (dyn FnMut(&[u8]) -> usize + Send),
+        ) -> BoxFuture<'a, Result<Option<Revision>, Error>> {
+            $inner.look_through(reader)
+        }
+
         fn save<'a>(
             &'a $this,
             bytes: &'a SecretBytes,

@@ -18,6 +18,7 @@ pub(crate) mod lenient;
 #[cfg(not(any(shuttle, windows)))]
 mod model;
 mod scan;
+mod sieve;
 mod skim;
 mod splice;
 mod target;
@@ -34,5 +35,7 @@ pub(crate) use self::environment::canonical;
 #[cfg(feature = "client")]
 pub(crate) use self::environment::cloud_of;
 pub use self::extended::ExtendedKey;
+pub(crate) use self::fingerprint::Wanted;
 pub use self::key::{CredentialKey, Partition, RecordRevision, TokenScheme};
+pub(crate) use self::sieve::Sieve;
 pub use self::target::Scopes;

@@ -27,6 +27,8 @@ mod fork;
 mod herd;
 #[cfg(target_os = "linux")]
 mod keyring_support;
+#[cfg(unix)]
+mod large_documents;
 mod layers;
 #[cfg(unix)]
 mod persistence_file;
