@@ -73,13 +73,13 @@ impl Sieve {
                 scanner.space();
                 let is_empty = opens(&mut scanner, 1)?;
                 self.kept.extend(b"{");
-                self.to_next(is_empty);
+                self.go_on(is_empty);
             }
             Place::Member => self.member(window, &mut scanner)?,
             Place::Entry(kind) => return self.entries(window, start, kind),
             Place::Section => {
                 let is_last = scanner.ends(b'}')?;
-                self.to_next(is_last);
+                self.go_on(is_last);
             }
             Place::End => scanner.space(),
         }
@@ -110,7 +110,7 @@ impl Sieve {
                     self.begin();
                     self.kept.extend(&window[start..end]);
                 }
-                self.to_next(is_last);
+                self.go_on(is_last);
             }
         }
         self.seen += 1;
@@ -169,7 +169,7 @@ impl Sieve {
     }
 
     /// To the next member, or the end of them.
-    fn to_next(&mut self, is_end: bool) {
+    fn go_on(&mut self, is_end: bool) {
         if is_end {
             self.kept.extend(b"}");
         }
