@@ -161,6 +161,11 @@ impl FilePersistence {
         &self,
         reader: &mut dyn FnMut(&[u8]) -> usize,
     ) -> Result<Option<Revision>, PersistenceError> {
+        // Nearly all are small: that must cost no more than a look.
+        let (_, found) = access::resolve_links(&self.location)?;
+        if found.is_none_or(|found| found.len() < LARGE) {
+            return Ok(None);
+        }
         let Opened::File(file, target) = self.open()? else { return Ok(None) };
         let stamp = self.admit(&file, &target)?;
         if !(LARGE..=self.max_size).contains(&stamp.size) {
