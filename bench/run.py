@@ -344,6 +344,8 @@ def contend(args):
                         argv = [PY, PEER("python_daemon.py"), b.config, cache, "--start-at", start] + flags
                     elif p < np + nn:
                         argv = [NODE, PEER("node_daemon.mjs"), b.config, cache, "--start-at", start] + flags
+                    elif "{prefix}" in args.ours:   # one process, as with the peers
+                        argv = b.ours(args.ours, cache=cache, n=k, prefix=f"api://p{p}-", start=start)
                     else:
                         argv = loop(args.ours, b, cache, scopes)
                         argv[2] = f"sleep $(awk 'BEGIN {{ d = {start} - '$(date +%s.%N)'; print (d > 0 ? d : 0) }}')\n" + argv[2]

@@ -4,7 +4,7 @@
 //! asked at once), `awaited` and `persisted-awaited` (the builder, awaited), `reload` (the first hit after another
 //! process wrote the file); `fstat`, `stat` and `read` are the floors. `add` stores one token and in turn writes, syncs
 //! and renames as many bytes: the milliseconds of both. `herd SCOPE START CA`: N threads ask for one token at START
-//! (Unix time); when the last of them had it.
+//! (Unix time); when the last of them had it. `contend PREFIX START CA`: from START on, N tokens one after the other.
 
 use std::error::Error;
 use std::fs::File;
@@ -34,6 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let scope = format!("api://bench-{}/.default", n / 2);
     match (kind.as_str(), more) {
         ("add", _) => return add(cache),
+        ("contend", [prefix, start, ca]) => return contend(&config, cache, n, prefix, start.parse()?, ca),
         ("herd", [scope, start, ca]) => return herd(&config, cache, n, scope, start.parse()?, ca),
         _ => {}
     }
@@ -198,6 +199,25 @@ fn herd(
     let end = asked.iter().flatten().max().map_or(0.0, Duration::as_secs_f64);
     let errors: Vec<&String> = asked.iter().filter_map(|asked| asked.as_ref().err()).collect();
     say(&json!({ "end": end, "errors": errors }));
+    Ok(())
+}
+
+fn contend(
+    config: &Value,
+    cache: &Path,
+    tokens: usize,
+    prefix: &str,
+    start: f64,
+    ca: &str,
+) -> Result<(), Box<dyn Error>> {
+    let transport = HttpTransport::with_extra_roots(&std::fs::read(ca)?)?;
+    let app = set_up(config, persisted(cache)?)?.transport(transport).build()?;
+    std::thread::sleep(Duration::from_secs_f64(start).saturating_sub(now()));
+    let ask = |number| app.acquire_token_for_client(format!("{prefix}{number}/.default").as_str()).blocking();
+    let (got, failed): (Vec<_>, Vec<_>) = (0..tokens).map(ask).partition(Result::is_ok);
+    let errors: Vec<String> =
+        failed.iter().filter_map(|result| Some(result.as_ref().err()?.code().to_owned())).collect();
+    say(&json!({ "tokens": got.len(), "errors": errors }));
     Ok(())
 }
 
