@@ -9,7 +9,7 @@ use crate::{Error, SecretBytes};
 /// The methods of a [`Persistence`] that hands all of them on to another one, or those that are named.
 macro_rules! forward_persistence {
     ($this:ident => $inner:expr) => {
-        forward_persistence!($this => $inner; load, save, remove, is_current, set_aside, beside, lock_path,
+        forward_persistence!($this => $inner; load, look_through, save, remove, is_current, set_aside, beside, lock_path,
             lock_mode, location, protection, kind);
     };
     ($this:ident => $inner:expr; $($method:ident),+) => {
@@ -18,6 +18,14 @@ macro_rules! forward_persistence {
     (@load $this:ident $inner:expr) => {
         fn load(&$this) -> BoxFuture<'_, Result<Loaded, Error>> {
             $inner.load()
+        }
+    };
+    (@look_through $this:ident $inner:expr) => {
+        fn look_through<'a>(
+            &'a $this,
+            reader: &'a mut (dyn FnMut(&[u8]) -> usize + Send),
+        ) -> BoxFuture<'a, Result<Option<Revision>, Error>> {
+            $inner.look_through(reader)
         }
     };
     (@save $this:ident $inner:expr) => {

@@ -75,6 +75,23 @@ pub trait Persistence: fmt::Debug + Send + Sync {
     /// What lies there cannot be read, or is larger than the implementation's limit.
     fn load(&self) -> BoxFuture<'_, Result<Loaded, Error>>;
 
+    /// Shows the document to `reader` piece by piece, which costs less than loading it where it is large, and says at
+    /// which revision that was. `None`: nothing is to be concluded from what the reader saw, and whoever wants to know
+    /// loads the document. So say those who cannot do this, which is the default.
+    ///
+    /// `reader` is given what it has not done with yet and what follows it, and returns how many bytes of that it has
+    /// done with. One that gets nowhere is not asked again.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    fn look_through<'a>(
+        &'a self,
+        reader: &'a mut (dyn FnMut(&[u8]) -> usize + Send),
+    ) -> BoxFuture<'a, Result<Option<Revision>, Error>> {
+        let _ = reader;
+        Box::pin(std::future::ready(Ok(None)))
+    }
+
     /// Replaces the document as a whole, durably, if it is still at revision `expected`.
     ///
     /// Everything is prepared first; then, immediately before the point of no return, `fence` is asked whether

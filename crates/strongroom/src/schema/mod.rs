@@ -19,6 +19,7 @@ pub(crate) mod lenient;
 mod model;
 mod peers;
 mod scan;
+mod sieve;
 mod skim;
 mod splice;
 mod target;
@@ -35,6 +36,8 @@ pub(crate) use self::environment::canonical;
 #[cfg(feature = "client")]
 pub(crate) use self::environment::cloud_of;
 pub use self::extended::ExtendedKey;
+pub(crate) use self::fingerprint::Wanted;
 pub use self::key::{CredentialKey, Partition, RecordRevision, TokenScheme};
 pub use self::peers::{Concern, Harm};
+pub(crate) use self::sieve::Sieve;
 pub use self::target::Scopes;

@@ -12,7 +12,9 @@ use super::{CredentialStore, Lead, LeadGuard, Outcome, Record, StoreInfo};
 use crate::persistence::flight::{self, Attempt};
 use crate::persistence::lock::{DocumentLock, LockPaths, side_file};
 use crate::persistence::{Fence, Loaded, Location, Persistence, PersistenceError, Revision, Saved};
-use crate::schema::{Applied, Change, CredentialKey, Document, DocumentError, Partition, Scopes};
+use crate::schema::{
+    Applied, Change, CredentialKey, Document, DocumentError, Partition, Scopes, Sieve, Wanted,
+};
 use crate::time::Deadline;
 use crate::wait::{self, BoxFuture};
 use crate::{Error, SecretBytes};
@@ -45,8 +47,20 @@ pub struct DocumentStore<P> {
 
 struct Snapshot {
     document: Document,
+    /// What look-up the document was looked through for, of which no more than that was kept. `None`: it is whole.
+    part: Option<Wanted>,
     revision: Revision,
     generation: u64,
+}
+
+impl Snapshot {
+    fn answers(&self, wanted: &Wanted) -> bool {
+        self.part.is_none_or(|part| part.takes_in(wanted))
+    }
+
+    fn had_content(&self) -> bool {
+        self.part.is_some() || !self.document.is_empty()
+    }
 }
 
 /// The document that a change is made to.
@@ -88,13 +102,34 @@ impl<P: Persistence> DocumentStore<P> {
         &self.persistence
     }
 
-    /// The newest document.
-    async fn snapshot(&self) -> Result<Arc<Snapshot>, Error> {
-        let snapshot = self.snapshot.load_full();
-        if let Some(snapshot) = &snapshot
-            && self.persistence.is_current(&snapshot.revision)?
-        {
+    /// What answers a look-up: the newest document, or as much of it as is needed.
+    ///
+    /// A large document is looked through for the first question, and kept when there is a second one: a command
+    /// asks once, and who serves many tokens would look through it again and again.
+    async fn snapshot_for(&self, wanted: Wanted) -> Result<Arc<Snapshot>, Error> {
+        let last = self.snapshot.load_full();
+        let asked_once = last.as_ref().is_none_or(|last| last.part.is_some());
+        let current = self.current(last)?;
+        if let Some(snapshot) = current.as_ref().filter(|snapshot| snapshot.answers(&wanted)) {
             return Ok(Arc::clone(snapshot));
+        }
+        let is_damaged = self.damaged().is_some();
+        if asked_once && current.is_none() && !is_damaged {
+            let mut sieve = Sieve::new(wanted);
+            let seen = self.persistence.look_through(&mut |window| sieve.read(window)).await?;
+            if let Some((revision, document)) = seen.zip(sieve.into_document()) {
+                return Ok(self.remember(document, Some(wanted), revision));
+            }
+        }
+        self.snapshot().await
+    }
+
+    /// The newest document as a whole.
+    async fn snapshot(&self) -> Result<Arc<Snapshot>, Error> {
+        let last = self.snapshot.load_full();
+        let had_content = last.as_ref().is_some_and(|last| last.had_content());
+        if let Some(snapshot) = self.current(last.filter(|last| last.part.is_none()))? {
+            return Ok(snapshot);
         }
         if let Some(damaged) = self.damaged().clone()
             && damaged.settled.has_passed()
@@ -102,7 +137,13 @@ impl<P: Persistence> DocumentStore<P> {
         {
             return Err(damaged.error.into());
         }
-        self.load_patiently(snapshot.is_some_and(|snapshot| !snapshot.document.is_empty())).await
+        self.load_patiently(had_content).await
+    }
+
+    /// The snapshot, if it is still of the newest document.
+    fn current(&self, snapshot: Option<Arc<Snapshot>>) -> Result<Option<Arc<Snapshot>>, Error> {
+        let Some(snapshot) = snapshot else { return Ok(None) };
+        Ok(self.persistence.is_current(&snapshot.revision)?.then_some(snapshot))
     }
 
     /// Loads the document. Peers truncate in place: what is torn, or suddenly empty, is read again with growing
@@ -144,11 +185,8 @@ impl<P: Persistence> DocumentStore<P> {
     fn take_in(&self, bytes: SecretBytes, revision: Revision) -> Result<Arc<Snapshot>, Damaged> {
         match Document::parse(bytes) {
             Ok(document) => {
-                let generation = self.generations.fetch_add(1, Ordering::Relaxed);
-                let snapshot = Arc::new(Snapshot { document, revision, generation });
-                retire(self.snapshot.swap(Some(Arc::clone(&snapshot))));
                 *self.damaged() = None;
-                Ok(snapshot)
+                Ok(self.remember(document, None, revision))
             }
             Err(error) => {
                 let mut seen = self.damaged();
@@ -162,6 +200,13 @@ impl<P: Persistence> DocumentStore<P> {
                 Err(damaged)
             }
         }
+    }
+
+    fn remember(&self, document: Document, part: Option<Wanted>, revision: Revision) -> Arc<Snapshot> {
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+        let snapshot = Arc::new(Snapshot { document, part, revision, generation });
+        retire(self.snapshot.swap(Some(Arc::clone(&snapshot))));
+        snapshot
     }
 
     /// Whether a peer may be about to write the file that it has just truncated.
@@ -221,8 +266,8 @@ impl<P: Persistence> DocumentStore<P> {
     /// The document that was read last, if it is still the newest. Should it have changed all the same, the comparison
     /// before the rename will notice.
     fn known_to_write(&self) -> Option<Arc<Snapshot>> {
-        let snapshot = self.snapshot.load_full()?;
-        self.persistence.is_current(&snapshot.revision).is_ok_and(|is_current| is_current).then_some(snapshot)
+        let whole = self.snapshot.load_full().filter(|snapshot| snapshot.part.is_none());
+        self.current(whole).ok().flatten()
     }
 
     /// The newest document, to be changed under the lock that is held. One that is damaged for good is moved
@@ -231,7 +276,7 @@ impl<P: Persistence> DocumentStore<P> {
     async fn load_to_write(&self, deadline: Deadline) -> Result<ToWrite, Error> {
         let mut is_begun_anew = false;
         let patience = Deadline::after(PATIENCE);
-        let had_content = self.snapshot.load().as_ref().is_some_and(|snapshot| !snapshot.document.is_empty());
+        let had_content = self.snapshot.load().as_ref().is_some_and(|snapshot| snapshot.had_content());
         let emptied_until = Deadline::after(EMPTIED_FOR);
         let mut moves = 0;
         loop {
@@ -283,7 +328,9 @@ impl<P: Persistence> DocumentStore<P> {
 fn retire(old: Option<Arc<Snapshot>>) {
     const LARGE: usize = 1 << 20;
 
-    if let Some(old) = old.filter(|old| old.document.bytes().len() > LARGE) {
+    // What was only looked through is small, and its file is large.
+    let is_large = |old: &Arc<Snapshot>| old.part.is_some() || old.document.bytes().len() > LARGE;
+    if let Some(old) = old.filter(is_large) {
         // Where no thread is to be had, it is dropped with the closure, here.
         let _ = std::thread::Builder::new().name("strongroom-wipe".into()).spawn(move || drop(old));
     }
@@ -323,7 +370,7 @@ impl<P: Persistence> DocumentStoreBuilder<P> {
 impl<P: Persistence> CredentialStore for DocumentStore<P> {
     fn get<'a>(&'a self, key: &'a CredentialKey) -> BoxFuture<'a, Result<Option<Record>, Error>> {
         Box::pin(async move {
-            let found = self.snapshot().await?.document.get(key);
+            let found = self.snapshot_for(Wanted::of_key(key)).await?.document.get(key);
             Ok(found.map(|(credential, revision)| Record { credential, revision }))
         })
     }
@@ -341,7 +388,8 @@ impl<P: Persistence> CredentialStore for DocumentStore<P> {
         scopes: &'a Scopes,
     ) -> BoxFuture<'a, Result<Vec<Record>, Error>> {
         Box::pin(async move {
-            let found = self.snapshot().await?.document.list_for(partition, scopes);
+            let wanted = Wanted::of(partition, scopes);
+            let found = self.snapshot_for(wanted).await?.document.list_for(partition, scopes);
             Ok(found.into_iter().map(|(credential, revision)| Record { credential, revision }).collect())
         })
     }

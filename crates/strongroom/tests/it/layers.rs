@@ -21,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("platform", &[]),
     ("env_vars", &["secret"]),
     ("error", &[]),
-    ("secret", &[]),
+    ("secret", &["platform"]),
     ("time", &[]),
 ];
 

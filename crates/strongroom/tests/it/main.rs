@@ -28,6 +28,8 @@ mod fork;
 mod herd;
 #[cfg(target_os = "linux")]
 mod keyring_support;
+#[cfg(unix)]
+mod large_documents;
 mod layers;
 #[cfg(target_os = "linux")]
 mod other_tools;
