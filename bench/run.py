@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the peers, and Strongroom beside them.  See README.md.
 
-    bench/run cold|hit|add|contend|crash|herd|floors|all [--rounds R] [--quick] [--ours TEMPLATE]   (sets up first)
+    bench/run cold|hit|add|miss|contend|crash|herd|succession|floors|all [--rounds R] [--quick] [--ours TEMPLATE]   (sets up first)
     .venv/bin/python run.py …                       (what bench/run calls)
 
 One JSON line per measurement on stdout, then a table.
@@ -123,7 +123,7 @@ DEVNULL = os.open(os.devnull, os.O_RDWR)
 
 
 def timed(argv, env):
-    """Wall ms, CPU ms and peak MB of one process, start to end."""
+    """Wall ms and CPU ms of one process, start to end."""
     actions = [(os.POSIX_SPAWN_DUP2, DEVNULL, 0), (os.POSIX_SPAWN_DUP2, DEVNULL, 1), (os.POSIX_SPAWN_DUP2, DEVNULL, 2)]
     t = time.perf_counter()
     pid = os.posix_spawnp(argv[0], argv, env, file_actions=actions)
@@ -131,7 +131,22 @@ def timed(argv, env):
     wall = (time.perf_counter() - t) * 1000
     if status:
         raise SystemExit(f"failed with {status}: {' '.join(argv)}")
-    return wall, (usage.ru_utime + usage.ru_stime) * 1000, usage.ru_maxrss / 1024
+    return wall, (usage.ru_utime + usage.ru_stime) * 1000
+
+
+def compiled(name, b):
+    """A C program of this folder, or None without a compiler."""
+    out = b.path(name)
+    return out if shutil.which("gcc") and not subprocess.run(
+        ["gcc", "-O2", "-static", "-o", out, os.path.join(HERE, name + ".c")], stderr=subprocess.DEVNULL).returncode else None
+
+
+def peak_mb(launcher, argv, env):
+    """The peak memory of a process, of its own alone; None without the launcher."""
+    if not launcher:
+        return None
+    p = subprocess.run([launcher, *argv], env=env, stdin=DEVNULL, stdout=DEVNULL, stderr=subprocess.PIPE, text=True)
+    return round(int(p.stderr.split()[-1]) / 1024, 1)
 
 
 def run_json(argv, env, timeout=300):
@@ -147,7 +162,7 @@ def compete(contenders, rounds, env):
     results = {name: [] for name in contenders}
     for r in range(rounds + 1):
         for name, argv in contenders.items():
-            sample = timed(argv, env)
+            sample = timed(argv() if callable(argv) else argv, env)
             if r:   # the first round only warms the page cache
                 results[name].append(sample)
     return results
@@ -157,6 +172,8 @@ def compete(contenders, rounds, env):
 
 def cold(args):
     with Bench() as b:
+        peak = compiled("peak", b)
+        memory = lambda argv: statistics.median([peak_mb(peak, argv, b.env) for _ in range(3)]) if peak else None
         floors = {"/bin/true": ["/bin/true"], "python -c pass": [PY, "-c", "pass"], "node -e 0": [NODE, "-e", "0"],
                   "python -c 'import msal, msal_extensions'": [PY, "-c", "import msal, msal_extensions"],
                   "node, import msal-node only": [NODE, "--input-type=module", "-e", 'await import("@azure/msal-node")']}
@@ -165,7 +182,7 @@ def cold(args):
         os.chdir(HERE)
         for name, s in compete(floors, max(args.rounds, 7), b.env).items():
             emit({"bench": "cold", "who": name, **spread([x[0] for x in s]),
-                  "cpu": round(statistics.median(x[1] for x in s), 1), "MB": round(statistics.median(x[2] for x in s), 1)})
+                  "cpu": round(statistics.median(x[1] for x in s), 1), "MB": memory(floors[name])})
         for n in args.sizes or ([1, 1000] if args.quick else [1, 100, 1000, 10000]):
             c = {"python (1 discovery request)": [PY, PEER("python_daemon.py"), b.config, b.cache(n)],
                  "node, extensions (1 discovery request)": [NODE, PEER("node_daemon.mjs"), b.config, b.cache(n, "node")],
@@ -183,7 +200,7 @@ def cold(args):
                 raise SystemExit("cold: a token was requested: not a hit")
             for name, s in res.items():
                 emit({"bench": "cold", "who": name, "tokens": n, **spread([x[0] for x in s]),
-                      "cpu": round(statistics.median(x[1] for x in s), 1), "MB": round(statistics.median(x[2] for x in s), 1)})
+                      "cpu": round(statistics.median(x[1] for x in s), 1), "MB": memory(c[name])})
 
 
 # --- hit ------------------------------------------------------------------------------------------
@@ -239,6 +256,9 @@ def add(args):
             if HAVE_EXT:
                 emit({"bench": "add", "who": "node in process", "tokens": n,
                       **run_json([NODE, PEER("add_node.mjs"), b.config, b.cache(n, "node")], b.env)})
+            if args.loop:
+                emit({"bench": "add", "who": "ours in process", "tokens": n,
+                      **run_json(b.ours(args.loop, cache=b.cache(n), n=n, kind="add"), b.env)})
             processes = {"python process": lambda s: [PY, PEER("python_daemon.py"), b.config, b.cache(n), "--scope", s]}
             if HAVE_EXT:
                 processes["node process"] = lambda s: [NODE, PEER("node_daemon.mjs"), b.config, b.cache(n, "node"), "--scope", s]
@@ -251,6 +271,39 @@ def add(args):
                 if shutil.which("strace"):
                     row.update(disk_traffic(make("api://add-strace/.default"), b.env, b.dir))
                 emit(row)
+
+
+# --- miss ---
+
+def miss(args):
+    """A whole process that gets a token which is not in the cache, beside curl posting the same request."""
+    with Bench() as b:
+        count = iter(range(1_000_000))
+        fresh = lambda: f"api://miss-{next(count)}/.default"
+        post = lambda scope: ["curl", "-sS", "--cacert", b.ca, "-d", "client_info=1", "-d", "grant_type=client_credentials",
+                              "-d", "client_id=" + make_cache.CLIENT, "-d", "client_secret=bench-secret", "--data-urlencode", "scope=" + scope,
+                              b.authority + "/oauth2/v2.0/token"]
+        python, node, ours, beside = b.cache(1), b.cache(1, "node"), b.cache(1), b.cache(1)
+
+        def dead(argv):
+            """With a lock file whose process is gone."""
+            with open(beside + ".lockfile", "w") as f:
+                f.write("999999")
+            return argv
+
+        c = {"python": lambda: [PY, PEER("python_daemon.py"), b.config, python, "--scope", fresh()]}
+        if HAVE_EXT:
+            c["node"] = lambda: [NODE, PEER("node_daemon.mjs"), b.config, node, "--scope", fresh()]
+        if shutil.which("curl"):
+            c["curl, the request alone"] = lambda: post(fresh())
+        if args.ours:
+            c["ours"] = lambda: b.ours(args.ours, cache=ours, scope=fresh())
+            c["ours, a dead lock file"] = lambda: dead(b.ours(args.ours, cache=beside, scope=fresh()))
+            c["ours, a hit"] = lambda: b.ours(args.ours, cache=ours, scope=make_cache.scope(0))
+            c["ours, a hit, a dead lock file"] = lambda: dead(b.ours(args.ours, cache=beside, scope=make_cache.scope(0)))
+        for name, s in compete(c, args.rounds if not args.quick else 3, b.env).items():
+            emit({"bench": "miss", "who": name, "unit": "ms", **spread([x[0] for x in s]),
+                  "cpu": round(statistics.median(x[1] for x in s), 1)})
 
 
 # --- contend --------------------------------------------------------------------------------------
@@ -291,6 +344,8 @@ def contend(args):
                         argv = [PY, PEER("python_daemon.py"), b.config, cache, "--start-at", start] + flags
                     elif p < np + nn:
                         argv = [NODE, PEER("node_daemon.mjs"), b.config, cache, "--start-at", start] + flags
+                    elif "{prefix}" in args.ours:   # one process, as with the peers
+                        argv = b.ours(args.ours, cache=cache, n=k, prefix=f"api://p{p}-", start=start)
                     else:
                         argv = loop(args.ours, b, cache, scopes)
                         argv[2] = f"sleep $(awk 'BEGIN {{ d = {start} - '$(date +%s.%N)'; print (d > 0 ? d : 0) }}')\n" + argv[2]
@@ -413,8 +468,8 @@ def crash(args):
 # --- herd -----------------------------------------------------------------------------------------
 
 def herd(args):
-    p, t, scope = args.processes, 8, "api://herd/.default"
-    with Bench(delay=200) as b:
+    p, t, scope, delay = args.processes, 8, "api://herd/.default", 200
+    with Bench(delay=delay) as b:
         cases = [("python", lambda c, s: [PY, PEER("python_daemon.py"), b.config, c, "--scope", scope, "--threads", str(t), "--start-at", s])]
         if HAVE_EXT:
             node = lambda c, s: [NODE, PEER("node_daemon.mjs"), b.config, c, "--scope", scope, "--warm", "--parallel", str(t), "--start-at", s]
@@ -425,26 +480,64 @@ def herd(args):
         for name, make in cases:
             if args.only not in (None, name):
                 continue
-            requests, wall, failed = [], [], []
+            requests, wall, beyond, failed = [], [], [], []
             for r in range(args.rounds if not args.quick else 2):
                 cache = b.cache(1, "node" if name.startswith("node") else "python")
                 b.get("__reset")
-                copies = p * t if name == "ours" and "{threads}" not in args.ours else p
-                start = time.time() + (9 if name.startswith("node") else 6)
-                if name == "ours":
-                    start = time.time()
+                alone = name == "ours" and "{threads}" not in args.ours   # a process for each caller, begun at once
+                copies = p * t if alone else p
+                start = time.time() + (0 if alone else 3 if name == "ours" else 9 if name.startswith("node") else 6)
+                ends = []
                 jobs = [subprocess.Popen(make(cache, str(start)), env=b.env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
                         for _ in range(copies)]
                 for j in jobs:
                     out = j.communicate(timeout=args.limit)[0].strip()
-                    if name != "ours":
-                        failed += (json.loads(out.splitlines()[-1]) if out else {"errors": ["no output"]}).get("errors", [])
+                    if not alone:
+                        said = json.loads(out.splitlines()[-1]) if out else {"errors": ["no output"]}
+                        failed += said.get("errors", [])
+                        ends.append(said.get("end", 0))
                     elif j.returncode:
                         failed.append(f"exit {j.returncode}")
                 wall.append(time.time() - start)
+                beyond.append((max(ends, default=0) - start) * 1000 - delay)
                 requests.append(b.get("__stats")["token"])
             emit({"bench": "herd", "who": name, "processes": p, "threads": t, "token_requests": spread(requests),
-                  "wall_s": spread(wall), "errors": {e: failed.count(e) for e in sorted(set(failed))} or None})
+                  "wall_s": spread(wall),
+                  # Of callers that all ask at one moment: until the last one has its token, without the provider's time.
+                  "beyond_ms": spread(beyond, 1) if beyond and max(beyond) > -delay else None,
+                  "errors": {e: failed.count(e) for e in sorted(set(failed))} or None})
+
+
+# --- succession -----------------------------------------------------------------------------------
+
+def succession(args):
+    """Two processes want the same missing token; who leads is killed. How long until the provider is asked by the other."""
+    if not args.ours:
+        return
+    with Bench(delay=10_000) as b:
+        took, lasted = [], []
+        for r in range(args.rounds):
+            cache, scope = b.cache(1), f"api://succession-{r}/.default"
+            b.get("__reset")
+            b.get("__delay?ms=10000")
+            begin = lambda: subprocess.Popen(b.ours(args.ours, cache=cache, scope=scope), env=b.env, stdout=subprocess.DEVNULL)
+            requests = lambda: b.get("__stats")["token"]
+            leader = begin()
+            while requests() < 1:
+                time.sleep(0.01)
+            follower = begin()
+            time.sleep(0.5)      # it waits in the kernel by now
+            b.get("__delay?ms=0")
+            if requests() != 1:
+                raise SystemExit("succession: the second one did not wait")
+            killed = time.time()
+            leader.kill()
+            follower.wait(timeout=args.limit)
+            lasted.append((time.time() - killed) * 1000)
+            leader.wait()
+            took.append((b.get("__stats")["at"] - killed) * 1000)
+        emit({"bench": "succession", "who": "ours, killed until asked again", "unit": "ms", **spread(took, 1)})
+        emit({"bench": "succession", "who": "ours, killed until the other has the token", "unit": "ms", **spread(lasted, 1)})
 
 
 # --- floors ---------------------------------------------------------------------------------------
@@ -502,13 +595,15 @@ def floors(args):
                 emit({"bench": "floors", "who": name, "unit": "ms", **spread([x[0] for x in s])})
 
 
-ALL = {"floors": floors, "cold": cold, "hit": hit, "add": add, "contend": contend, "crash": crash, "herd": herd}
+ALL = {"floors": floors, "cold": cold, "hit": hit, "add": add, "miss": miss, "contend": contend, "crash": crash, "herd": herd,
+       "succession": succession}
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument("what", choices=[*ALL, "all"])
     ap.add_argument("--ours", help="command template, see README.md")
+    ap.add_argument("--loop", help="add: template of a program that adds in one process")
     ap.add_argument("--rounds", type=int, default=5)
     ap.add_argument("--quick", action="store_true", help="smaller sizes, for a look")
     ap.add_argument("--sizes", type=lambda s: [int(x) for x in s.split(",")], help="cold, hit, add: tokens in the file")

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::builder::{StringValueParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum, value_parser};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, value_parser};
 use clap_complete::Shell;
-use strongroom::persistence::Kind;
+use strongroom::persistence::{Kind, OtherTool};
 use strongroom::{Error, KeySelector, Protection};
 
 /// Tokens for daemons, from a cache that survives the process.
@@ -73,6 +73,10 @@ pub(crate) struct Global {
 pub(crate) enum Command {
     Token(Token),
     Inspect(Inspect),
+    Doctor(Doctor),
+    Purge(Purge),
+    Key(Key),
+    Migrate(Migrate),
     Demo(Demo),
     Sts(Sts),
     Completions(Completions),
@@ -172,6 +176,308 @@ pub(crate) struct Inspect {
     /// Shows the tokens themselves. Who sees them can use them
     #[arg(long)]
     pub(crate) show_secrets: bool,
+}
+
+/// Says which cache would be used and why, and whether all is well with it
+///
+/// Looks at everything that `token` with the same options would use: the cache, how it is kept and protected, its key,
+/// permissions, locks, the file system, the clock, and entries that programs in other languages would stumble over.
+/// Nothing is changed: a probe is written beside the cache and removed again. No network is needed.
+///
+/// Each line begins with ok, with warn (it works, and should be looked at) or with fail (it does not work, or others can
+/// get at the secrets). The remedy follows in the next line.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  The default cache:
+    strongroom doctor
+  Before a daemon is rolled out, with the options that it will use:
+    strongroom doctor --cache /var/lib/app/token_cache.bin --min-protection host-file
+  What fails, for a script:
+    strongroom doctor --output json | jq -r '.[] | select(.status == \"fail\") | .message'
+
+Exit codes: 0 nothing fails, 4 something does; others as usual")]
+pub(crate) struct Doctor {
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+
+    #[command(flatten)]
+    pub(crate) keeping: Keeping,
+}
+
+/// Removes a part of what is cached, or all of it
+///
+/// Works on plain and on sealed caches, those that other programs share too: entries are removed under whatever key a
+/// library has stored them, and what a program in another language writes back within 90 days is removed again.
+///
+/// A cache that is damaged, is something else or cannot be opened is left as it is. Only --all removes one whose key is
+/// lost for good.
+#[derive(Debug, Args)]
+#[command(
+    group = ArgGroup::new("what").required(true).args(["expired", "client", "account", "all"]),
+    after_long_help = "\
+Examples:
+  What can no longer be used:
+    strongroom purge --expired
+  Everything of an application that was retired; first only to see what that is:
+    strongroom purge --client 6731de76-14a6-49ae-97bc-6eba6914391e --dry-run
+    strongroom purge --client 6731de76-14a6-49ae-97bc-6eba6914391e
+  A user:
+    strongroom purge --account UID.UTID
+  Everything, in a script:
+    strongroom purge --cache /var/lib/app/token_cache.bin --all --yes --output json"
+)]
+pub(crate) struct Purge {
+    #[command(flatten)]
+    pub(crate) cache: Cache,
+
+    /// Access tokens that have expired, those too that are kept for a while for outages
+    #[arg(long)]
+    pub(crate) expired: bool,
+
+    /// All of an application: its own tokens, those of its users, and users of whom nothing else is left
+    #[arg(long, value_name = "ID")]
+    pub(crate) client: Option<String>,
+
+    /// All of a user, of every application and tenant, by the home_account_id that `inspect` shows (not the name)
+    #[arg(long, value_name = "HOME_ACCOUNT_ID")]
+    pub(crate) account: Option<String>,
+
+    /// Everything, entries that no library knows and what is remembered beside the cache included
+    ///
+    /// An empty cache is left, so that running programs notice. What was set aside earlier is named, not removed.
+    #[arg(long)]
+    pub(crate) all: bool,
+
+    /// Does not ask before everything is removed. Without a terminal nothing is asked in any case
+    #[arg(long)]
+    pub(crate) yes: bool,
+
+    /// Only says what would be removed
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Makes, lists, rotates and moves the keys that caches are sealed with
+///
+/// A cache is sealed with the primary key of its source; all keys of the source open. Where nothing is said, that is
+/// the source that a new cache would be sealed with.
+#[derive(Debug, Args)]
+#[command(
+    arg_required_else_help = true,
+    after_long_help = "\
+Examples:
+  Which keys there are, and which one sealed a cache:
+    strongroom key list --cache token_cache.bin
+  A new key for this host, and two caches sealed anew with it:
+    strongroom key rotate --rewrite token_cache.bin other_cache.bin
+  A key for a service, handed in by systemd (LoadCredentialEncrypted=strongroom.key):
+    strongroom key new | systemd-creds encrypt --name=strongroom.key - strongroom.key
+  A backup:
+    strongroom key export --file /media/usb/host.key"
+)]
+pub(crate) struct Key {
+    #[command(subcommand)]
+    pub(crate) command: KeyCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum KeyCommand {
+    New(KeyNew),
+    List(KeyList),
+    Rotate(KeyRotate),
+    Export(KeyExport),
+    Import(KeyImport),
+}
+
+/// Makes a new key: in a key file, or as text on stdout
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  A key file, and a cache that is sealed with it:
+    strongroom key new --file /etc/app/cache.key
+    strongroom token --config config.json --key-source file:/etc/app/cache.key
+  A key for the environment:
+    export STRONGROOM_KEY=\"$(strongroom key new)\"")]
+pub(crate) struct KeyNew {
+    /// The key file to make, readable by its owner only. One that is there is never replaced
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+/// Lists keys by their ids, never the keys themselves. Makes none
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+    strongroom key list
+    strongroom key list --key-source file:/etc/app/cache.key --output json | jq -r .keys[0].id
+    strongroom key list --cache token_cache.bin")]
+pub(crate) struct KeyList {
+    #[command(flatten)]
+    pub(crate) source: WhichKeys,
+
+    /// Also tells which key sealed this cache; and looks, by default, at the source that it came from
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cache: Option<PathBuf>,
+}
+
+/// Adds a new primary key, which seals from now on; the older ones still open
+///
+/// Keys that are handed in from outside (env, systemd, passphrase-file) rotate where they come from, in two phases.
+/// How, is told; with --rewrite what is left to do here is done.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  The key of this host:
+    strongroom key rotate
+  And at once all that it sealed:
+    strongroom key rotate --rewrite token_cache.bin /var/lib/app/token_cache.bin
+  The last step of a rotation in two phases:
+    strongroom key rotate --key-source env --rewrite token_cache.bin")]
+pub(crate) struct KeyRotate {
+    #[command(flatten)]
+    pub(crate) source: WhichKeys,
+
+    /// Caches to seal anew with the primary key of their source. All are tried, and those that fail are listed
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub(crate) rewrite: Vec<PathBuf>,
+}
+
+/// Writes the keys as text: a backup, or for another host. Who has it opens all that they sealed
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  A backup:
+    strongroom key export --file /media/usb/host.key
+  Encrypted, without a file in between:
+    strongroom key export --file - | age --recipient AGE1... > host.key.age")]
+pub(crate) struct KeyExport {
+    #[command(flatten)]
+    pub(crate) source: WhichKeys,
+
+    /// The file to make, readable by its owner only, or - for stdout
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: PathBuf,
+
+    /// Writes to stdout even if it is a terminal
+    #[arg(long)]
+    pub(crate) show_secrets: bool,
+}
+
+/// Adds keys for reading, behind those that are there
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  What was sealed on another host, or before a key was lost, opens again:
+    strongroom key import --file /media/usb/host.key
+  Encrypted, without a file in between:
+    age --decrypt --identity key.txt host.key.age | strongroom key import --file -")]
+pub(crate) struct KeyImport {
+    #[command(flatten)]
+    pub(crate) source: WhichKeys,
+
+    /// A file with keys, one a line, or - for stdin
+    #[arg(long, value_name = "PATH")]
+    pub(crate) file: PathBuf,
+}
+
+/// Which keys a command is about.
+#[derive(Debug, Args)]
+pub(crate) struct WhichKeys {
+    /// Where the keys are: host, file:PATH, env, systemd, secret-service, keyutils or passphrase-file:PATH
+    ///
+    /// By default where those of a new cache would be: what is configured, else this host's.
+    #[arg(long, value_name = "SOURCE", value_parser = key_source())]
+    pub(crate) key_source: Option<KeySelector>,
+}
+
+/// Keeps a cache otherwise, sealed or in plain text; or takes over another tool's tokens
+///
+/// What was written is read back and compared before anything is replaced or removed. Whatever goes wrong, the cache is
+/// there as it was.
+#[derive(Debug, Args)]
+#[command(after_long_help = "\
+Examples:
+  Seal a cache that was kept in plain text, in the best way that this machine has:
+    strongroom migrate --cache token_cache.bin --to sealed
+  Open it again, for programs in other languages:
+    strongroom migrate --cache token_cache.bin --to file
+  From the desktop's Secret Service to a key for cron:
+    strongroom migrate --cache token_cache.bin --to sealed --key-source host
+  Into the desktop's Secret Service, which leaves a signal file at the new place:
+    strongroom migrate --cache token_cache.bin --to secret-service --new-location desktop_cache.bin
+  To another place, and keep the old one:
+    strongroom migrate --cache token_cache.bin --new-location /var/lib/app/token_cache.bin --keep
+  Take over who is signed in with the Azure CLI; its own cache stays as it is:
+    strongroom migrate --cache token_cache.bin --import azure-cli")]
+pub(crate) struct Migrate {
+    /// The cache. By default $STRONGROOM_CACHE, else that in the user's cache folder
+    #[arg(long, value_name = "PATH")]
+    pub(crate) cache: Option<PathBuf>,
+
+    /// How the cache is to be kept. By default as auto says; with --import as it is kept already
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) to: Option<Persistence>,
+
+    /// Where the cache is to be kept. By default where it is
+    #[arg(long, value_name = "PATH")]
+    pub(crate) new_location: Option<PathBuf>,
+
+    /// Keeps the old cache: where it was, or beside the new one
+    #[arg(long)]
+    pub(crate) keep: bool,
+
+    /// Where the key is that the cache is to be sealed with. By default what is configured, else this host's
+    ///
+    /// host, file:PATH, env, systemd, secret-service, keyutils or passphrase-file:PATH.
+    #[arg(long, value_name = "SOURCE", value_parser = key_source())]
+    pub(crate) key_source: Option<KeySelector>,
+
+    /// Where the key is that the cache is sealed with now, if it cannot tell itself: a passphrase's file
+    #[arg(long, value_name = "SOURCE", value_parser = key_source())]
+    pub(crate) from_key_source: Option<KeySelector>,
+
+    /// How the cache is kept now, if it cannot tell itself: an item of a keyring that does not answer
+    #[arg(long, value_enum, value_name = "KIND")]
+    pub(crate) from_persistence: Option<Persistence>,
+
+    /// Refuses to keep the cache protected less well than this
+    #[arg(long, value_enum, default_value_t = MinProtection::None, value_name = "LEVEL")]
+    pub(crate) min_protection: MinProtection,
+
+    /// Adds what another tool has cached, which is only read. What the cache has already stays
+    #[arg(long, value_enum, value_name = "NAME", conflicts_with_all = ["new_location", "keep", "from_key_source", "from_persistence"])]
+    pub(crate) import: Option<OtherToolName>,
+
+    /// Where the other tool's cache is, if not where the tool keeps it by default
+    ///
+    /// Its file; of a cache in a keyring, the path of its signal file (~/.IdentityService/NAME). azure-cli: its folder.
+    #[arg(long, value_name = "PATH", requires = "import")]
+    pub(crate) from: Option<PathBuf>,
+}
+
+/// The tools whose caches can be taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OtherToolName {
+    /// azure-identity for Python
+    AzureIdentityPy,
+    /// @azure/identity for JavaScript
+    AzureIdentityJs,
+    /// azidentity for Go
+    AzidentityGo,
+    /// The Azure CLI
+    AzureCli,
+}
+
+impl From<OtherToolName> for OtherTool {
+    fn from(name: OtherToolName) -> Self {
+        match name {
+            OtherToolName::AzureIdentityPy => Self::AzureIdentityPython,
+            OtherToolName::AzureIdentityJs => Self::AzureIdentityJavaScript,
+            OtherToolName::AzidentityGo => Self::AzidentityGo,
+            OtherToolName::AzureCli => Self::AzureCli,
+        }
+    }
 }
 
 /// Shows a daemon that signs in once and then finds its token, offline
@@ -279,6 +585,12 @@ pub(crate) enum Persistence {
     File,
     /// A file that is sealed with a key of Strongroom's
     Sealed,
+    /// An item of the desktop's Secret Service: that of msal-extensions' LibsecretPersistence
+    SecretService,
+    /// A file that Windows encrypts: that of msal-extensions' FilePersistenceWithDataProtection
+    Dpapi,
+    /// An item of the macOS keychain: that of msal-extensions' KeychainPersistence
+    Keychain,
 }
 
 impl From<Persistence> for Kind {
@@ -287,6 +599,9 @@ impl From<Persistence> for Kind {
             Persistence::Auto => Self::Auto,
             Persistence::File => Self::File,
             Persistence::Sealed => Self::Sealed,
+            Persistence::SecretService => Self::SecretService,
+            Persistence::Dpapi => Self::Dpapi,
+            Persistence::Keychain => Self::Keychain,
         }
     }
 }

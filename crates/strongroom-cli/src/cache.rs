@@ -1,9 +1,11 @@
 //! The cache that a command works on: where it is, and how it is opened.
 
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use strongroom::persistence::{self, ChosenPersistence, PersistenceBuilder};
-use strongroom::{DocumentStore, TokenCache};
+use strongroom::{Document, DocumentStore, Persistence, TokenCache, block_on};
 
 use crate::args::{Cache, Global, Keeping};
 use crate::env_vars;
@@ -29,6 +31,12 @@ impl Cache {
         Ok(self.builder()?.only_looks(true).open()?)
     }
 
+    /// What is there, as it is, to remove some of it; one whose key is lost is an error. `only_looks`: only to see
+    /// what that would be.
+    pub(crate) fn to_clean(&self, only_looks: bool) -> Result<ChosenPersistence, Failure> {
+        Ok(self.builder()?.only_looks(only_looks).keep_lost().open()?)
+    }
+
     fn builder(&self) -> Result<PersistenceBuilder, Failure> {
         let builder = persistence::builder(self.location()?);
         Ok(match &self.key_source {
@@ -39,24 +47,30 @@ impl Cache {
 
     /// The path of the cache document.
     pub(crate) fn location(&self) -> Result<PathBuf, Failure> {
-        let named =
-            self.path.clone().or_else(|| env_vars::read_os(env_vars::STRONGROOM_CACHE).map(Into::into));
-        if let Some(path) = named {
-            return refuse_store(&path).map(|()| path);
-        }
-        let folder = env_vars::read_os(env_vars::XDG_CACHE_HOME)
-            .map(PathBuf::from)
-            // The specification: a relative path counts as not set.
-            .filter(|path| path.is_absolute())
-            .or_else(|| Some(PathBuf::from(env_vars::read_os(env_vars::HOME)?).join(".cache")));
-        match folder {
-            Some(folder) => Ok(folder.join("strongroom").join("token_cache.bin")),
-            None => Err(Failure::usage(
-                "no_cache_location",
-                "there is no place for the cache: neither XDG_CACHE_HOME nor HOME is set",
-                "pass --cache PATH, or set STRONGROOM_CACHE",
-            )),
-        }
+        location(self.path.as_deref())
+    }
+}
+
+/// The path of the cache document: what `--cache` says, else the environment, else the user's.
+pub(crate) fn location(named: Option<&Path>) -> Result<PathBuf, Failure> {
+    let named = named
+        .map(Path::to_owned)
+        .or_else(|| env_vars::read_os(env_vars::STRONGROOM_CACHE).map(PathBuf::from));
+    if let Some(path) = named {
+        return refuse_store(&path).map(|()| path);
+    }
+    let folder = env_vars::read_os(env_vars::XDG_CACHE_HOME)
+        .map(PathBuf::from)
+        // The specification: a relative path counts as not set.
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(PathBuf::from(env_vars::read_os(env_vars::HOME)?).join(".cache")));
+    match folder {
+        Some(folder) => Ok(folder.join("strongroom").join("token_cache.bin")),
+        None => Err(Failure::usage(
+            "no_cache_location",
+            "there is no place for the cache: neither XDG_CACHE_HOME nor HOME is set",
+            "pass --cache PATH, or set STRONGROOM_CACHE",
+        )),
     }
 }
 
@@ -64,6 +78,21 @@ impl Cache {
 pub(crate) fn once(persistence: ChosenPersistence, global: &Global) -> TokenCache {
     let store = DocumentStore::builder(persistence).lock_timeout(global.lock_timeout).build();
     TokenCache::builder(store).l1_bytes(0).build()
+}
+
+/// The document; one that a peer is writing to at this moment is read again.
+pub(crate) fn load(persistence: &dyn Persistence) -> Result<Document, Failure> {
+    let mut patience = 20;
+    loop {
+        match Document::parse(block_on(persistence.load())?.bytes) {
+            Ok(document) => return Ok(document),
+            Err(error) if error.may_be_torn() && patience > 0 => {
+                patience -= 1;
+                thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) => return Err(strongroom::Error::from(error).into()),
+        }
+    }
 }
 
 /// Refuses what names a store, and any other URL: as a path it would become folders named like it. A URL may

@@ -136,7 +136,7 @@ fn read(file: &Path) -> Result<Map<String, Value>, Failure> {
 }
 
 #[cfg(unix)]
-fn warn_if_others_can_read(file: &Path, found: &std::fs::Metadata) {
+pub(crate) fn warn_if_others_can_read(file: &Path, found: &std::fs::Metadata) {
     use std::os::unix::fs::PermissionsExt;
     let mode = found.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
@@ -148,7 +148,7 @@ fn warn_if_others_can_read(file: &Path, found: &std::fs::Metadata) {
 }
 
 #[cfg(not(unix))]
-fn warn_if_others_can_read(_: &Path, _: &std::fs::Metadata) {}
+pub(crate) fn warn_if_others_can_read(_: &Path, _: &std::fs::Metadata) {}
 
 /// `AZURE_AUTHORITY_HOST` and `AZURE_TENANT_ID`, as the Azure SDKs read them.
 fn authority_of_environment() -> Result<Option<String>, Failure> {

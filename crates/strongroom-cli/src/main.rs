@@ -11,6 +11,7 @@ mod env_vars;
 mod failure;
 mod input;
 mod output;
+mod words;
 
 use std::ffi::OsStr;
 use std::process::ExitCode;
@@ -31,6 +32,13 @@ fn main() -> ExitCode {
     let outcome = match arguments.command {
         Command::Token(options) => command::token::run(&options, &global),
         Command::Inspect(options) => command::inspect::run(&options, &global),
+        Command::Doctor(options) => match command::doctor::run(&options, &global) {
+            Ok(verdict) => return verdict,
+            Err(failure) => Err(failure),
+        },
+        Command::Purge(options) => command::purge::run(&options, &global),
+        Command::Key(options) => command::key::run(&options, &global),
+        Command::Migrate(options) => command::migrate::run(&options, &global),
         Command::Demo(options) => command::demo::run(&options, &global),
         Command::Sts(options) => command::sts::run(&options, &global),
         Command::Completions(options) => command::completions::run(&options, &global),

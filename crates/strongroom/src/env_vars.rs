@@ -1,7 +1,8 @@
 //! Every environment variable that the library reads.
 //!
 //! Only [`persistence::encrypted`](crate::persistence::encrypted) and its builder read them, to find a key that
-//! was handed in or the place of the host key; nothing else acts on the environment. `HTTPS_PROXY` and `NO_PROXY`
+//! was handed in or the place of the host key, and [`other_caches`](crate::persistence::other_caches), to find those of
+//! other tools; nothing else acts on the environment. `HTTPS_PROXY` and `NO_PROXY`
 //! are honoured by the HTTP library, `SSL_CERT_FILE` and `SSL_CERT_DIR` by the TLS library.
 
 use std::ffi::OsString;
@@ -22,6 +23,13 @@ pub(crate) const STRONGROOM_STATE_DIR: &str = "STRONGROOM_STATE_DIR";
 pub(crate) const STATE_DIRECTORY: &str = "STATE_DIRECTORY";
 /// The user's state folder.
 pub(crate) const XDG_STATE_HOME: &str = "XDG_STATE_HOME";
+/// The address of the session bus, on which the Secret Service is.
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+pub(crate) const DBUS_SESSION_BUS_ADDRESS: &str = "DBUS_SESSION_BUS_ADDRESS";
+/// The folder of this login's sockets, among them `bus`, the session bus without an address; by default
+/// `/run/user/UID`.
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+pub(crate) const XDG_RUNTIME_DIR: &str = "XDG_RUNTIME_DIR";
 /// The user's home folder.
 pub(crate) const HOME: &str = "HOME";
 
@@ -34,7 +42,17 @@ pub(crate) struct Environment {
     pub(crate) state_dir: Option<PathBuf>,
     pub(crate) state_directory: Option<PathBuf>,
     pub(crate) xdg_state_home: Option<PathBuf>,
+    #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+    pub(crate) session_bus: SessionBus,
     pub(crate) home: Option<PathBuf>,
+}
+
+/// What tells whether there is a session bus. Its address itself is the D-Bus library's to read.
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+#[derive(Debug, Clone, Default)]
+pub(crate) struct SessionBus {
+    pub(crate) has_address: bool,
+    pub(crate) runtime_dir: Option<PathBuf>,
 }
 
 impl Environment {
@@ -51,7 +69,43 @@ impl Environment {
             state_directory: read(STATE_DIRECTORY).map(first_of_list),
             // The specification: a relative path counts as not set.
             xdg_state_home: read(XDG_STATE_HOME).map(PathBuf::from).filter(|path| path.is_absolute()),
+            #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+            session_bus: SessionBus {
+                has_address: read(DBUS_SESSION_BUS_ADDRESS).is_some(),
+                runtime_dir: read(XDG_RUNTIME_DIR).map(PathBuf::from),
+            },
             home: read(HOME).map(PathBuf::from).filter(|path| path.is_absolute()),
+        }
+    }
+}
+
+/// The user's cache folder.
+const XDG_CACHE_HOME: &str = "XDG_CACHE_HOME";
+/// The folder of the Azure CLI.
+const AZURE_CONFIG_DIR: &str = "AZURE_CONFIG_DIR";
+/// The user's folder for data of programs on Windows.
+const LOCALAPPDATA: &str = "LOCALAPPDATA";
+/// The user's home folder on Windows.
+const USERPROFILE: &str = "USERPROFILE";
+
+/// Where other tools keep their caches. Read for an import alone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Folders {
+    pub(crate) home: Option<PathBuf>,
+    pub(crate) xdg_cache_home: Option<PathBuf>,
+    pub(crate) azure_config_dir: Option<PathBuf>,
+    pub(crate) local_app_data: Option<PathBuf>,
+}
+
+impl Folders {
+    /// The folders of this process's user, now.
+    pub(crate) fn read() -> Self {
+        let folder = |name| read(name).map(PathBuf::from);
+        Self {
+            home: folder(if cfg!(windows) { USERPROFILE } else { HOME }),
+            xdg_cache_home: folder(XDG_CACHE_HOME),
+            azure_config_dir: folder(AZURE_CONFIG_DIR),
+            local_app_data: folder(LOCALAPPDATA),
         }
     }
 }

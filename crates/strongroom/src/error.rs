@@ -98,6 +98,11 @@ impl Error {
         self.cause.code()
     }
 
+    /// Whether the store holds what is no cache, torn or damaged for good.
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.kind() == ErrorKind::Unusable && self.code() == "damaged"
+    }
+
     /// What to do next, where there is something to do.
     #[must_use]
     pub fn remedy(&self) -> Option<Cow<'_, str>> {

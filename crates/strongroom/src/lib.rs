@@ -32,6 +32,8 @@ mod authority;
 mod cache;
 #[cfg(feature = "client")]
 mod client;
+#[cfg(feature = "test-support")]
+pub mod conformance;
 mod env_vars;
 mod error;
 #[cfg(feature = "fuzzing")]
@@ -47,7 +49,9 @@ mod store;
 mod time;
 mod wait;
 
-pub use self::cache::{AccessTokenRequest, Lookup, MissReason, Stats, TokenCache, TokenCacheBuilder};
+pub use self::cache::{
+    AccessTokenRequest, Lookup, MissReason, Purge, Remembered, Stats, TokenCache, TokenCacheBuilder,
+};
 #[cfg(feature = "client")]
 pub use self::client::{
     AcquireTokenForClient, AcquireTokenFuture, AcquireTokenSilent, AuthenticationResult,
@@ -73,9 +77,9 @@ pub use self::persistence::{SecretServicePersistence, SecretServicePersistenceBu
 #[doc(hidden)]
 pub use self::platform::fork_for_tests;
 pub use self::schema::{
-    AccessToken, Account, AppMetadata, Applied, Change, Credential, CredentialKey, CredentialType, Dialect,
-    Document, DocumentError, Entry, EntryProblem, Environments, Expectation, ExtendedKey, IdToken, Partition,
-    Put, RawEntry, RecordRevision, RefreshToken, Scopes, TokenScheme,
+    AccessToken, Account, AppMetadata, Applied, Change, Concern, Credential, CredentialKey, CredentialType,
+    Dialect, Document, DocumentError, Entry, EntryProblem, Environments, Expectation, ExtendedKey, Harm,
+    IdToken, Partition, Put, RawEntry, RecordRevision, RefreshToken, Scopes, TokenScheme,
 };
 pub use self::seal::{KeyId, KeyRing, KeySelector, KeySource, KeySourceKind, SealError, SealedWith};
 pub use self::secret::{SecretBytes, SecretString};

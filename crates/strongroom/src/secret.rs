@@ -7,6 +7,8 @@ use std::sync::Arc;
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::platform::memory;
+
 /// A secret text: an access token, a client secret.
 ///
 /// Cloning shares the text instead of copying it; it is wiped from memory when the last clone is dropped.
@@ -76,7 +78,7 @@ impl SecretBytes {
     /// No bytes yet, with room for `capacity` of them.
     #[must_use]
     pub fn with_capacity(capacity: usize) -> Self {
-        Vec::with_capacity(capacity).into()
+        memory::reserve(capacity).into()
     }
 
     /// The bytes themselves. Search for this name to find where secrets leave their type.

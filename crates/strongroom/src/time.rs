@@ -2,7 +2,7 @@
 //! are measured by.
 
 use std::fmt;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime};
 
 /// A moment in whole seconds since 1970-01-01T00:00:00Z, the time of the cache schema and of OAuth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -52,7 +52,14 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> UnixSeconds {
-        UnixSeconds(wall_clock().duration_since(UNIX_EPOCH).map_or_else(
+        // Asked at each hit, and of whole seconds: the time of the last tick, some milliseconds ago, costs a fifth.
+        #[cfg(any(target_os = "linux", target_os = "android"))]
+        {
+            use rustix::time::{ClockId, clock_gettime};
+            UnixSeconds(clock_gettime(ClockId::RealtimeCoarse).tv_sec)
+        }
+        #[cfg(not(any(target_os = "linux", target_os = "android")))]
+        UnixSeconds(wall_clock().duration_since(SystemTime::UNIX_EPOCH).map_or_else(
             |before| -i64::try_from(before.duration().as_secs()).unwrap_or(i64::MAX),
             |after| i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
         ))

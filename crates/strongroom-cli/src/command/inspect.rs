@@ -1,22 +1,20 @@
 //! `strongroom inspect`.
 
-use std::thread;
-use std::time::Duration;
-
 use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde_json::{Map, Value};
 use strongroom::{
     AccessToken, Clock, Credential, Document, Entry, EntryProblem, Persistence, SecretString, SystemClock,
-    TokenScheme, UnixSeconds, block_on,
+    TokenScheme, UnixSeconds,
 };
 
 use crate::args::{Global, Inspect, Output};
+use crate::cache;
 use crate::failure::Failure;
 use crate::output::{self, human_seconds, printable};
 
 pub(crate) fn run(options: &Inspect, global: &Global) -> Result<(), Failure> {
     let persistence = options.cache.to_look_at()?;
-    let document = load(&persistence)?;
+    let document = cache::load(&persistence)?;
     let now = SystemClock.now();
     match global.output {
         Output::Json => {
@@ -30,21 +28,6 @@ pub(crate) fn run(options: &Inspect, global: &Global) -> Result<(), Failure> {
                 return Ok(());
             }
             output::line(&table(&document, now, options.show_secrets).to_string())
-        }
-    }
-}
-
-/// The document; one that a peer is writing to at this moment is read again.
-fn load(persistence: &dyn Persistence) -> Result<Document, Failure> {
-    let mut patience = 20;
-    loop {
-        match Document::parse(block_on(persistence.load())?.bytes) {
-            Ok(document) => return Ok(document),
-            Err(error) if error.may_be_torn() && patience > 0 => {
-                patience -= 1;
-                thread::sleep(Duration::from_millis(50));
-            }
-            Err(error) => return Err(strongroom::Error::from(error).into()),
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What a token from the cache costs a fresh process: one look at one file.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{World, code, run, skip, stderr, stdout};
@@ -36,6 +36,9 @@ fn trace(command: &Command, log: &Path) -> Vec<Call> {
             None => traced.env_remove(name),
         };
     }
+    if let Some(folder) = command.get_current_dir() {
+        traced.current_dir(folder);
+    }
     let output = run(&mut traced);
     assert_eq!(code(&output), 0, "{}", stderr(&output));
     assert!(stdout(&output).starts_with("eyJ"));
@@ -58,15 +61,35 @@ fn a_hit_opens_no_socket_starts_no_thread_reads_no_trust_root_and_writes_nothing
         return skip(test, "strace is missing, or may not trace here");
     }
     let world = World::new();
+    let (config, state) = (&world.ready().config_file, world.path("token_cache.bin.state"));
+    is_cheap(&world, || world.token(), &[config, &world.cache(), &state]);
+}
+
+#[test]
+fn a_hit_in_a_sealed_cache_opens_the_key_too_and_nothing_else() {
+    let test = "hit::a_hit_in_a_sealed_cache_opens_the_key_too_and_nothing_else";
+    if !can_trace() {
+        return skip(test, "strace is missing, or may not trace here");
+    }
+    let world = World::new();
+    let (cache, key) = (world.path("cache.bin"), world.path("state/host.key"));
+    let config = &world.ready().config_file;
+    // The cache is looked at first: what is there decides how it is opened. No other program can have put back what was
+    // removed from it, so what is remembered beside it is not asked.
+    is_cheap(&world, || world.sealed("cache.bin"), &[config, &cache, &key, &cache]);
+}
+
+/// Nothing happens but that these files are read, in this order.
+fn is_cheap(world: &World, token: impl Fn() -> Command, expected: &[&PathBuf]) {
     let log = world.path("trace");
     // The miss shows that the trace would tell.
-    let miss = trace(&world.token(), &log);
+    let miss = trace(&token(), &log);
     assert!(miss.iter().any(|call| call.name == "connect"));
     assert!(miss.iter().any(|call| call.is(&["clone", "clone3"])));
     assert!(miss.iter().any(|call| call.is(&["rename", "renameat", "renameat2"])));
     assert!(miss.iter().any(|call| call.path().ends_with("ca.pem")));
 
-    let hit = trace(&world.token(), &log);
+    let hit = trace(&token(), &log);
     for call in &hit {
         let (name, text) = (&call.name, &call.text);
         let starts = ["socket", "socketpair", "connect", "bind", "clone", "clone3", "fork", "vfork"];
@@ -110,8 +133,7 @@ fn a_hit_opens_no_socket_starts_no_thread_reads_no_trust_root_and_writes_nothing
             );
         }
     }
-    // What is opened is the configuration, the cache and what is remembered beside it, once each, and what every program
-    // loads.
+    // What is opened beside what every program loads.
     let ours: Vec<&str> = hit
         .iter()
         .filter(|call| call.is(&["open", "openat", "openat2"]) && !call.failed())
@@ -120,9 +142,7 @@ fn a_hit_opens_no_socket_starts_no_thread_reads_no_trust_root_and_writes_nothing
             !["/lib", "/usr/lib", "/proc/", "/sys/", "/etc/ld.so"].iter().any(|own| path.starts_with(own))
         })
         .collect();
-    let state = world.path("token_cache.bin.state");
-    let expected = [&world.ready().config_file, &world.cache(), &state];
-    let expected = expected.map(|path| path.to_str().unwrap().to_owned());
+    let expected: Vec<&str> = expected.iter().map(|path| path.to_str().unwrap()).collect();
     assert_eq!(ours, expected);
     for call in &hit {
         let touches = ["/etc/ssl", "/usr/lib/ssl", "ca-certificates", "ca.pem"];

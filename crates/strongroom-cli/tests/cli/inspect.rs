@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::support::{World, code, command, json, mode, run, set_mode, stderr, stdout};
 
-fn fixtures() -> Vec<PathBuf> {
+pub fn fixtures() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("../strongroom/tests/data")];
     while let Some(folder) = folders.pop() {
@@ -22,7 +22,7 @@ fn fixtures() -> Vec<PathBuf> {
 }
 
 /// Every `secret` in a document, however deep.
-fn secrets(value: &serde_json::Value, found: &mut Vec<String>) {
+pub fn secrets(value: &serde_json::Value, found: &mut Vec<String>) {
     match value {
         serde_json::Value::Object(members) => {
             for (name, member) in members {

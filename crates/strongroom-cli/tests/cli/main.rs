@@ -5,9 +5,15 @@
 mod bad_files;
 mod configuration;
 mod demo_and_sts;
+mod doctor;
 mod hit;
 mod inspect;
+mod key;
+mod migrate;
+mod purge;
 mod renewal;
+mod sealed;
+mod secret_service;
 mod secrets;
 mod support;
 mod terminal;

@@ -51,6 +51,33 @@ impl World {
         command
     }
 
+    /// `strongroom token` with a cache of this name as it is kept by default, sealed, on a host of its own.
+    pub fn sealed(&self, name: &str) -> Command {
+        let mut token = self.ours("token", &[]);
+        token.arg("--config").arg(&self.ready().config_file).arg("--ca-file").arg(&self.ready().ca_file);
+        token.arg("--cache").arg(self.path(name));
+        token
+    }
+
+    /// Any other command on that host.
+    pub fn ours(&self, subcommand: &str, arguments: &[&str]) -> Command {
+        let mut command = command(subcommand);
+        command.args(arguments).current_dir(self.folder.path());
+        command.env("STRONGROOM_STATE_DIR", self.path("state"));
+        // Outside of a session, whoever runs this.
+        command.env_remove("DBUS_SESSION_BUS_ADDRESS").env("XDG_RUNTIME_DIR", self.path("no-session"));
+        command
+    }
+
+    /// The token is there, and nobody is asked for one.
+    pub fn hits(&self, token: &mut Command) {
+        self.sts.reset();
+        let output = run(token.args(["--output", "json"]));
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert_eq!(json(&output)["token_source"], "cache");
+        assert_eq!(self.sts.stats().token, 0);
+    }
+
     pub fn token_json(&self) -> Value {
         json(&run(self.token().args(["--output", "json"])))
     }
@@ -108,6 +135,17 @@ pub fn run(command: &mut Command) -> Output {
 
 pub fn code(output: &Output) -> i32 {
     output.status.code().unwrap_or_else(|| panic!("{:?}", output.status))
+}
+
+/// What a command printed that did what it should.
+pub fn done(output: &Output) -> String {
+    assert_eq!(code(output), 0, "{}", stderr(output));
+    stdout(output)
+}
+
+/// The key that the header of an envelope names.
+pub fn sealed_with(path: &Path) -> String {
+    std::fs::read(path).unwrap()[24..40].iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 pub fn stdout(output: &Output) -> String {

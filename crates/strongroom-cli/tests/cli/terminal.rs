@@ -11,7 +11,7 @@ use crate::support::{bare, code, command, run, stderr, stdout};
 const ESCAPE: char = '\u{1b}';
 
 /// What the command shows on a terminal of its own, stdout and stderr together.
-fn on_a_terminal(command: &mut Command) -> String {
+pub fn on_a_terminal(command: &mut Command) -> String {
     let controller = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
     grantpt(&controller).unwrap();
     unlockpt(&controller).unwrap();

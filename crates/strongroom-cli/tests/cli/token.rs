@@ -186,6 +186,12 @@ fn wrong_usage_is_told_as_it_is_asked_for() {
         &["token", "--timeout", "soon"],
         &["token", "--persistence", "cardboard"],
         &["token", "--key-source", "pocket"],
+        &["key"],
+        &["key", "rotate", "--rewrite"],
+        &["key", "export"],
+        &["migrate", "--to", "cardboard"],
+        &["migrate", "--from", "elsewhere"],
+        &["migrate", "--import", "azure-cli", "--keep"],
         &[],
     ] {
         let plain = run(bare().args(arguments));
@@ -290,8 +296,23 @@ fn a_reader_that_has_gone_is_no_failure() {
 
 #[test]
 fn every_command_explains_itself_with_an_example() {
-    for subcommand in ["token", "inspect", "demo", "sts", "completions"] {
-        let help = run(command(subcommand).arg("--help"));
+    for subcommand in [
+        "token",
+        "inspect",
+        "doctor",
+        "purge",
+        "key",
+        "key new",
+        "key list",
+        "key rotate",
+        "key export",
+        "key import",
+        "migrate",
+        "demo",
+        "sts",
+        "completions",
+    ] {
+        let help = run(bare().args(subcommand.split(' ')).arg("--help"));
         assert_eq!(code(&help), 0);
         assert!(stdout(&help).contains("Examples:") && stdout(&help).contains("strongroom "), "{subcommand}");
         assert!(stdout(&help).contains("--output"), "{subcommand}");
@@ -304,7 +325,19 @@ fn every_command_explains_itself_with_an_example() {
 fn each_shell_learns_to_complete_the_command() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = stdout(&run(command("completions").arg(shell)));
-        for word in ["token", "inspect", "demo", "sts", "completions", "require-persist"] {
+        for word in [
+            "token",
+            "inspect",
+            "doctor",
+            "purge",
+            "key",
+            "rotate",
+            "migrate",
+            "demo",
+            "sts",
+            "completions",
+            "require-persist",
+        ] {
             assert!(script.contains(word), "{shell}: {word}");
         }
         let object = json(&run(command("completions").args([shell, "--output", "json"])));

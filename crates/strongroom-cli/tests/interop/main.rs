@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, unreachable_pub)]
 
 mod contention;
+mod other_tools;
 mod sealed;
 mod sharing;
 mod sign_out;

@@ -50,6 +50,7 @@ pub(crate) struct Refusal {
 
 impl RefusalKind {
     /// The first wait and the longest, in seconds.
+    #[cfg(any(feature = "client", test))]
     const fn waits(self) -> (i64, i64) {
         match self {
             Self::Permanent => (60, 300),
@@ -60,6 +61,7 @@ impl RefusalKind {
 
 impl Refusal {
     /// A refusal at `now`, after `earlier` ones perhaps. `retry_after`: seconds, where the provider named them.
+    #[cfg(any(feature = "client", test))]
     pub(crate) fn new(
         kind: RefusalKind,
         retry_after: Option<i64>,

@@ -62,22 +62,6 @@ impl Flights {
         }
         (fetch().await.map(Arc::new), false)
     }
-
-    /// The outcome of `fetch`, which others may share, or `None` at once if the same fetch is under way.
-    #[allow(dead_code)] // for renewals, which make nobody wait
-    pub(crate) async fn join_unless_under_way<T, F>(
-        &self,
-        key: &str,
-        fetch: impl Fn() -> F,
-    ) -> Option<Result<Arc<T>, Error>>
-    where
-        T: Send + Sync + 'static,
-        F: Future<Output = Result<T, Error>>,
-    {
-        let boarding = Boarding::of(self, key);
-        // Decided by who leads, not by who is aboard: another may be faster after boarding.
-        boarding.land(Duration::ZERO, &fetch).await.map(|(landed, _)| landed)
-    }
 }
 
 impl Default for Flights {
@@ -290,24 +274,6 @@ mod tests {
         let shared: Vec<_> = callers.into_iter().map(|caller| block_on(caller).1).collect();
         assert_eq!((shared, fetches.into_inner()), (vec![false, true, true], 1));
         drop(stalled);
-        assert!(board_of(&flights).is_empty());
-    }
-
-    #[test]
-    fn who_joins_unless_a_flight_is_under_way_never_waits_but_may_be_waited_for() {
-        let flights = Flights::default();
-        let mut context = Context::from_waker(Waker::noop());
-        let mut leader = Box::pin(flights.join_unless_under_way::<u8, _>("key", std::future::pending));
-        assert!(leader.as_mut().poll(&mut context).is_pending());
-        assert!(block_on(flights.join_unless_under_way("key", || async { Ok(1_u8) })).is_none());
-        let mut next = Box::pin(flights.join("key", LONG, || async { Ok(2_u8) }));
-        assert!(next.as_mut().poll(&mut context).is_pending());
-        drop(leader);
-        assert_eq!(*block_on(next).0.unwrap(), 2);
-        assert_eq!(
-            *block_on(flights.join_unless_under_way("key", || async { Ok(3_u8) })).unwrap().unwrap(),
-            3
-        );
         assert!(board_of(&flights).is_empty());
     }
 

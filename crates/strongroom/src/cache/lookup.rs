@@ -119,7 +119,14 @@ async fn settled(
         return Ok(generation);
     }
     // Has it loaded; this is the entry that is wanted next.
-    store.get(request.key()).await?;
+    if let Err(error) = store.get(request.key()).await {
+        // Peers that write at the same time tear it, and with it goes what this process has written.
+        if !error.is_damaged() || !cache.settling.has_written() {
+            return Err(error);
+        }
+        cache.settling.mend(store, &cache.state, now).await;
+        store.get(request.key()).await?;
+    }
     if let Some(generation) = store.generation()? {
         cache.settling.settle(store, &cache.state, now, generation).await;
     }
@@ -185,6 +192,7 @@ pub(crate) struct Hit {
     pub(crate) token: Arc<AccessToken>,
     pub(super) tier: Tier,
     /// Why the token is in memory alone, if it could not be stored.
+    #[cfg_attr(not(feature = "client"), allow(dead_code))] // it tells the client
     pub(crate) not_persisted: Option<Error>,
     /// It is to be renewed ahead of time.
     pub(crate) refresh_due: bool,
@@ -194,6 +202,7 @@ pub(crate) struct Hit {
 pub(crate) struct Miss {
     pub(crate) reason: MissReason,
     /// The token that lasts longest of those that are in their margin or at their end.
+    #[cfg_attr(not(feature = "client"), allow(dead_code))] // it tells the client
     pub(crate) fallback: Option<Fallback>,
 }
 
@@ -202,6 +211,7 @@ pub(crate) struct Miss {
 pub(crate) struct Fallback {
     pub(crate) token: Arc<AccessToken>,
     /// Why the token is in memory alone, if it could not be stored.
+    #[cfg_attr(not(feature = "client"), allow(dead_code))] // it tells the client
     pub(crate) not_persisted: Option<Error>,
 }
 

@@ -11,7 +11,9 @@ mod flight;
 mod l1;
 #[cfg_attr(not(feature = "client"), allow(dead_code))]
 mod lookup;
+mod purge;
 mod refresh;
+mod remembered;
 mod settle;
 #[cfg_attr(not(feature = "client"), allow(dead_code))]
 mod state;
@@ -32,12 +34,15 @@ use self::l1::L1;
 pub use self::lookup::{AccessTokenRequest, Lookup, MissReason};
 #[cfg_attr(not(feature = "client"), allow(unused_imports))]
 pub(crate) use self::lookup::{Answer, Fallback, Hit, Miss};
+pub use self::purge::Purge;
+pub use self::remembered::Remembered;
 use self::settle::Settling;
 pub(crate) use self::state::AuthorityRecord;
 use self::state::{Note, State};
 use self::stats::Counters;
 pub use self::stats::Stats;
 use self::unsaved::Unsaved;
+use crate::Error;
 #[cfg(feature = "client")]
 use crate::SecretString;
 use crate::persistence::Persistence;
@@ -46,7 +51,6 @@ use crate::store::{CredentialStore, DocumentStore, MemoryStore, Outcome, StoreIn
 #[cfg(feature = "client")]
 pub(crate) use crate::store::{Lead, LeadGuard};
 use crate::time::{Clock, SystemClock, UnixSeconds};
-use crate::{Error, ErrorKind};
 
 /// Characters of a base64 hash: 18 bits.
 #[cfg(feature = "client")]
@@ -135,10 +139,11 @@ impl TokenCache {
     /// `None` says nothing about the store: ask [`find_access_token`](Self::find_access_token).
     #[must_use]
     pub fn find_at_once(&self, request: &AccessTokenRequest) -> Option<Arc<AccessToken>> {
-        self.hit_at_once(request).map(|hit| hit.token)
+        self.hit_at_once(request).map(|(hit, _)| hit.token)
     }
 
-    pub(crate) fn hit_at_once(&self, request: &AccessTokenRequest) -> Option<Hit> {
+    /// The hit, and when that was: the clock is a quarter of what it costs.
+    pub(crate) fn hit_at_once(&self, request: &AccessTokenRequest) -> Option<(Hit, UnixSeconds)> {
         // What could not be stored may be newer.
         if !self.0.unsaved.is_empty() {
             return None;
@@ -147,12 +152,13 @@ impl TokenCache {
         if self.0.is_shared && !self.0.settling.has_seen(generation) {
             return None;
         }
-        let hit = lookup::find_in_memory(&self.0.l1, generation, self.now(), request)?;
+        let now = self.now();
+        let hit = lookup::find_in_memory(&self.0.l1, generation, now, request)?;
         if hit.refresh_due {
             return None;
         }
         self.0.counters.hit_in_memory();
-        Some(hit)
+        Some((hit, now))
     }
 
     /// Looks for an access token that answers `request`: the memory first, then the store.
@@ -174,14 +180,13 @@ impl TokenCache {
     /// it moved aside and goes on.
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
     pub(crate) async fn look_to_write(&self, request: &AccessTokenRequest) -> Result<Answer, Error> {
-        let is_damaged = |error: &Error| error.kind() == ErrorKind::Unusable && error.code() == "damaged";
         let answer = self.look(request).await;
-        if !answer.as_ref().is_err_and(is_damaged) {
+        if !answer.as_ref().is_err_and(Error::is_damaged) {
             return answer;
         }
         match self.0.store.apply(&Change::new(self.now())).await {
             Ok(_) => self.look(request).await,
-            Err(error) if is_damaged(&error) => Err(error),
+            Err(error) if error.is_damaged() => Err(error),
             Err(error) => {
                 tracing::warn!(%error, "the cache is damaged and cannot be mended now");
                 Ok(Answer::absent())
@@ -250,7 +255,7 @@ impl TokenCache {
         environments: &Environments,
     ) -> Result<usize, Error> {
         let change = Change::new(self.now()).remove_account(home_account_id, environments);
-        self.remove(change, None).await
+        Ok(self.remove(change, None).await?.len())
     }
 
     /// Removes all of an application's own tokens, for whatever tenant, scopes and further parameters they were issued.
@@ -268,19 +273,22 @@ impl TokenCache {
         self.0.unsaved.forget_client(client_id);
         self.0.settling.forget(client_id);
         let change = Change::new(self.now()).remove_app_tokens(client_id, environments);
-        self.remove(change, Some(client_id)).await
+        Ok(self.remove(change, Some(client_id)).await?.len())
     }
 
-    async fn remove(&self, change: Change, client_id: Option<&str>) -> Result<usize, Error> {
+    /// Makes a change that removes something, and sees to it that it stays removed. Returns what was removed.
+    async fn remove(&self, change: Change, client_id: Option<&str>) -> Result<Vec<Credential>, Error> {
         let now = self.now();
         if let Some(client_id) = client_id.filter(|_| self.0.is_shared) {
             tombstone::mark(&self.0.state, client_id, now).await;
         }
-        let Outcome::Applied { removed, .. } = self.0.store.apply(&change).await? else { return Ok(0) };
+        let Outcome::Applied { removed, .. } = self.0.store.apply(&change).await? else {
+            return Ok(Vec::new());
+        };
         if self.0.is_shared {
             tombstone::bury(&self.0.state, &removed, now).await;
         }
-        Ok(removed.len())
+        Ok(removed)
     }
 
     /// The current time by this cache's clock.

@@ -5,7 +5,7 @@
 //! Java keep in memory what others have deleted. Neither can be kept from it, so whoever looks at a document that has
 //! changed looks for that, once for each change.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
@@ -13,20 +13,23 @@ use std::time::{Duration, Instant};
 use super::state::{Note, State};
 use super::tombstone::Graveyard;
 use crate::platform::fork::PerProcess;
-use crate::schema::{AccessToken, Change, Credential, CredentialKey, Environments};
-use crate::store::{CredentialStore, Outcome};
+use crate::schema::{AccessToken, Change, Credential, CredentialKey, Environments, Partition};
+use crate::store::{CredentialStore, Outcome, Record};
 use crate::time::{Deadline, UnixSeconds};
 use crate::{Error, ErrorKind, wait};
 
-/// How long after a write of ours its loss is noticed. MSAL Node may wait 50 s for its lock, and then write what it knew
-/// before.
-const MEMORY: Duration = Duration::from_secs(60);
+/// How long after a token was stored its loss is noticed, in seconds. MSAL Node may wait 50 s for its lock and then write
+/// what it knew before, what is put back can be erased like that again, and a document that is torn takes all with it.
+/// To give a token up costs one request.
+const MEMORY: i64 = 300;
 /// How long nothing is put back after something was, in milliseconds.
 const PAUSE: u64 = 400;
-/// How often a token is put back without having been seen in between: who erases it so often means it.
-const MOST_IN_A_ROW: u32 = 3;
-/// How often a token is put back at all.
-const MOST_TIMES: u32 = 12;
+/// How often that doubles while a token is put back without having been seen in between.
+const MOST_DOUBLINGS: u32 = 3;
+/// How often a token is put back that was gone with all others of its application. That is what a sign-out looks like;
+/// no MSAL takes away single tokens of an application that are still good, so without some of them it was a write that
+/// knew nothing of them.
+const MOST_TIMES_EMPTIED: u32 = 3;
 /// How many writes are remembered.
 const MOST: usize = 1024;
 /// When what could not be set right is tried again, in milliseconds.
@@ -41,8 +44,8 @@ pub(super) struct Settling {
     settled: AtomicU64,
     /// When to look again at what could not be set right, in milliseconds; zero is not at all.
     again: AtomicU64,
-    /// When something was last put back, in the same way.
-    put_back_at: AtomicU64,
+    /// When something may be put back again, in the same way.
+    not_before: AtomicU64,
     /// A forked child has written nothing.
     written: PerProcess<Mutex<VecDeque<Written>>>,
     /// Their number, so that the usual case costs no lock.
@@ -53,20 +56,28 @@ pub(super) struct Settling {
 #[derive(Debug, Clone)]
 struct Written {
     key: CredentialKey,
+    partition: Partition,
     token: AccessToken,
     environments: Environments,
-    at: Instant,
-    noted: UnixSeconds,
+    stored: UnixSeconds,
     /// How often it was put back since it was last seen.
-    in_a_row: u32,
-    /// How often it was put back.
-    times: u32,
+    unseen: u32,
+    /// How often it was put back where its application had no token left.
+    emptied: u32,
 }
 
 impl Written {
-    fn is_looked_after(&self) -> bool {
-        self.at.elapsed() < MEMORY && self.in_a_row < MOST_IN_A_ROW && self.times < MOST_TIMES
+    /// A clock that was set back or far ahead ends it too.
+    fn is_looked_after(&self, now: UnixSeconds) -> bool {
+        now.since(self.stored).abs() < MEMORY && self.emptied < MOST_TIMES_EMPTIED
     }
+}
+
+/// A token that is gone.
+struct Lost {
+    written: Written,
+    /// With all others of its application.
+    is_emptied: bool,
 }
 
 impl Settling {
@@ -74,7 +85,7 @@ impl Settling {
         Self {
             settled: AtomicU64::new(0),
             again: AtomicU64::new(0),
-            put_back_at: AtomicU64::new(0),
+            not_before: AtomicU64::new(0),
             written: PerProcess::new(Mutex::default),
             count: AtomicUsize::new(0),
         }
@@ -108,17 +119,18 @@ impl Settling {
             return;
         }
         let key = CredentialKey::of_access_token(&token);
+        let partition = Partition::of_access_token(&token);
         let environments = environments.clone();
         self.change(|written| {
-            written.retain(|other| other.key != key && other.at.elapsed() < MEMORY);
+            written.retain(|other| other.key != key && other.is_looked_after(began));
             written.push_back(Written {
                 key,
+                partition,
                 token,
                 environments,
-                at: Instant::now(),
-                noted: began,
-                in_a_row: 0,
-                times: 0,
+                stored: began,
+                unseen: 0,
+                emptied: 0,
             });
             let surplus = written.len().saturating_sub(MOST);
             written.drain(..surplus);
@@ -139,19 +151,15 @@ impl Settling {
         // Also if the caller goes away in the middle.
         self.again.store(milliseconds() + AGAIN, Ordering::Relaxed);
         let settled = async {
-            let lost = self.lost(store).await?;
+            let lost = self.lost(store, now).await?;
             // Looked at after the loss was found: who removes a token says so before he does.
             let graveyard = Graveyard::of(state, now).await;
             if !graveyard.is_empty() {
                 bury_again(store, state, graveyard.clone(), now).await?;
             }
-            let is_missed = |one: &Written| !graveyard.has_removal_since(&one.token.client_id, one.noted);
-            let lost: Vec<Written> = lost.into_iter().filter(is_missed).collect();
+            let lost = still_missed(lost, &graveyard);
             // Each write of ours is one that a waiting peer has not read: hurrying would feed the erasing.
-            let soonest = match self.put_back_at.load(Ordering::Relaxed) {
-                0 => 0,
-                last => last + PAUSE,
-            };
+            let soonest = self.not_before.load(Ordering::Relaxed);
             if !lost.is_empty() && milliseconds() < soonest {
                 return Ok(soonest);
             }
@@ -166,60 +174,99 @@ impl Settling {
         }
     }
 
-    /// The tokens that are not in the store any more.
-    async fn lost(&self, store: &dyn CredentialStore) -> Result<Vec<Written>, Error> {
-        if self.count.load(Ordering::Acquire) == 0 {
+    /// Whether there is anything that this process would miss.
+    pub(super) fn has_written(&self) -> bool {
+        self.count.load(Ordering::Acquire) > 0
+    }
+
+    /// Puts everything back where the document is damaged for good: for this write, as for any, it is moved aside.
+    /// Another process may be about to do the same.
+    pub(super) async fn mend(&self, store: &dyn CredentialStore, state: &State, now: UnixSeconds) {
+        let lost: Vec<Lost> =
+            self.looked_after(now).into_iter().map(|written| Lost { written, is_emptied: false }).collect();
+        let graveyard = Graveyard::of(state, now).await;
+        if let Err(error) = self.put_back(store, still_missed(lost, &graveyard), now).await {
+            tracing::debug!(%error, "the damaged cache cannot be begun anew now");
+        }
+    }
+
+    /// The tokens that are not in the store any more. One that another token of the store answers for is forgotten.
+    async fn lost(&self, store: &dyn CredentialStore, now: UnixSeconds) -> Result<Vec<Lost>, Error> {
+        if !self.has_written() {
             return Ok(Vec::new());
         }
-        let written: Vec<Written> = {
-            let mut written = self.written();
-            written.retain(Written::is_looked_after);
-            self.count.store(written.len(), Ordering::Release);
-            written.iter().cloned().collect()
-        };
         let mut lost = Vec::new();
-        let mut seen = Vec::new();
-        for one in written {
-            match store.get(&one.key).await? {
-                None => lost.push(one),
-                Some(_) if one.in_a_row > 0 => seen.push(one.key),
-                Some(_) => {}
+        let (mut seen, mut replaced) = (HashSet::new(), HashSet::new());
+        let mut partitions: HashMap<Partition, Vec<Record>> = HashMap::new();
+        for written in self.looked_after(now) {
+            if store.get(&written.key).await?.is_some() {
+                seen.insert(written.key);
+                continue;
+            }
+            if !partitions.contains_key(&written.partition) {
+                let records = store.list(&written.partition).await?;
+                partitions.insert(written.partition.clone(), records);
+            }
+            let records = &partitions[&written.partition];
+            let mut answers = records.iter().filter_map(|record| match &record.credential {
+                Credential::AccessToken(own) if own.answers_for(&written.token) => Some(own),
+                _ => None,
+            });
+            if let Some(answer) = answers.next() {
+                // The document may have changed since the token was looked for.
+                let is_itself = CredentialKey::of_access_token(answer) == written.key;
+                if is_itself { &mut seen } else { &mut replaced }.insert(written.key);
+            } else {
+                lost.push(Lost { is_emptied: records.is_empty(), written });
             }
         }
-        if !seen.is_empty() {
-            self.change(|written| {
-                written.iter_mut().filter(|one| seen.contains(&one.key)).for_each(|one| one.in_a_row = 0);
-            });
-        }
+        self.change(|written| {
+            written.retain(|one| !replaced.contains(&one.key));
+            written.iter_mut().filter(|one| seen.contains(&one.key)).for_each(|one| one.unseen = 0);
+        });
         Ok(lost)
+    }
+
+    fn looked_after(&self, now: UnixSeconds) -> Vec<Written> {
+        let mut written = self.written();
+        written.retain(|one| one.is_looked_after(now));
+        self.count.store(written.len(), Ordering::Release);
+        written.iter().cloned().collect()
     }
 
     /// As few writes as can be: each is one more that a peer may not see.
     async fn put_back(
         &self,
         store: &dyn CredentialStore,
-        mut lost: Vec<Written>,
+        mut lost: Vec<Lost>,
         now: UnixSeconds,
     ) -> Result<(), Error> {
         while let Some(first) = lost.first() {
-            let environments = first.environments.clone();
+            let environments = first.written.environments.clone();
             let (those, others): (Vec<_>, Vec<_>) =
-                lost.into_iter().partition(|one| one.environments == environments);
+                lost.into_iter().partition(|one| one.written.environments == environments);
             lost = others;
             let change = Change::new(now).only_existing().environments(environments);
-            let change =
-                those.iter().fold(change, |change, one| change.put_unless_answered(one.token.clone()));
+            let change = those
+                .iter()
+                .fold(change, |change, one| change.put_unless_answered(one.written.token.clone()));
             apply_soon(store, &change).await?;
-            self.put_back_at.store(milliseconds(), Ordering::Relaxed);
             tracing::info!(
                 count = those.len(),
                 "another program erased tokens from the cache; they were put back"
             );
+            // A fight that goes on and on is not to fill the disk's queue.
+            let doublings = those.iter().map(|one| one.written.unseen).max().unwrap_or_default();
+            let pause = PAUSE << doublings.min(MOST_DOUBLINGS);
+            self.not_before.store(milliseconds() + pause, Ordering::Relaxed);
+            let put_back: HashMap<&CredentialKey, bool> =
+                those.iter().map(|one| (&one.written.key, one.is_emptied)).collect();
             self.change(|written| {
-                for one in written.iter_mut().filter(|one| those.iter().any(|put| put.key == one.key)) {
-                    one.times += 1;
-                    one.in_a_row += 1;
-                    one.at = Instant::now();
+                for one in written {
+                    if let Some(is_emptied) = put_back.get(&one.key) {
+                        one.unseen += 1;
+                        one.emptied += u32::from(*is_emptied);
+                    }
                 }
             });
         }
@@ -237,9 +284,23 @@ impl Settling {
         self.change(|written| written.retain(|one| !one.token.client_id.eq_ignore_ascii_case(client_id)));
     }
 
+    /// Nothing at all is put back any more.
+    pub(super) fn clear(&self) {
+        self.change(VecDeque::clear);
+    }
+
     fn written(&self) -> MutexGuard<'_, VecDeque<Written>> {
         self.written.get().lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Without what was removed on purpose since.
+fn still_missed(lost: Vec<Lost>, graveyard: &Graveyard) -> Vec<Lost> {
+    let is_missed = |one: &Lost| {
+        let Written { token, stored, .. } = &one.written;
+        !graveyard.has_removal_since(&token.client_id, *stored)
+    };
+    lost.into_iter().filter(is_missed).collect()
 }
 
 /// Milliseconds since this process first asked, at least one.

@@ -90,6 +90,7 @@ pub(crate) struct AuthorityRecord {
     pub(crate) rest: BTreeMap<String, serde_json::Value>,
 }
 
+#[cfg(feature = "client")]
 impl AuthorityRecord {
     pub(crate) fn age(&self, now: UnixSeconds) -> i64 {
         now.since(UnixSeconds::new(self.fetched_at))
@@ -98,6 +99,7 @@ impl AuthorityRecord {
 
 /// Something to be remembered or forgotten: like a change of the document, it can be replayed.
 #[derive(Debug, Clone)]
+#[cfg_attr(not(feature = "client"), allow(dead_code))] // refusals are the client's
 pub(super) enum Note {
     Authority(String, AuthorityRecord),
     Refused(String, Refusal),
@@ -106,11 +108,28 @@ pub(super) enum Note {
     Buried(Vec<Tombstone>),
     /// These tombstones have served their purpose.
     Risen(Vec<Tombstone>),
+    /// All but the tombstones is to be forgotten.
+    Forgotten,
 }
 
 impl Content {
+    #[cfg(feature = "client")]
     pub(super) fn refusal(&self, request: &str) -> Option<&Refusal> {
         self.refusals.get(request)?.known()
+    }
+
+    pub(super) fn refusals(&self) -> impl Iterator<Item = &Refusal> {
+        self.refusals.values().filter_map(Remembered::known)
+    }
+
+    /// How many authorities are known.
+    pub(super) fn authorities(&self) -> usize {
+        self.authorities.len()
+    }
+
+    /// Whether there is nothing to forget.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.authorities.is_empty() && self.refusals.is_empty() && self.rest.is_empty()
     }
 
     pub(super) fn tombstones(&self) -> impl Iterator<Item = &Tombstone> {
@@ -140,6 +159,11 @@ impl Content {
             Note::Risen(tombstones) => {
                 let stays = |standing: &Tombstone| !tombstones.contains(standing);
                 self.tombstones.retain(|standing| standing.known().is_none_or(stays));
+            }
+            Note::Forgotten => {
+                self.authorities.clear();
+                self.refusals.clear();
+                self.rest.clear();
             }
         }
         self.refusals.retain(|_, refusal| refusal.known().is_none_or(|known| known.is_worth_keeping(now)));

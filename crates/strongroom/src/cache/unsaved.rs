@@ -75,6 +75,13 @@ impl Unsaved {
         }
     }
 
+    /// Forgets all of them.
+    pub(super) fn clear(&self) {
+        if !self.is_empty() {
+            self.change(VecDeque::clear);
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.count.load(Ordering::Acquire) == 0
     }

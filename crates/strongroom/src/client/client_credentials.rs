@@ -96,8 +96,8 @@ impl AcquireTokenForClient {
         if self.force_refresh || self.claims.is_some() || self.tenant.is_some() {
             return None;
         }
-        let hit = self.app.0.cache.hit_at_once(self.prepared.request()?)?;
-        Some(self.app.0.served(hit))
+        let (hit, now) = self.app.0.cache.hit_at_once(self.prepared.request()?)?;
+        Some(AuthenticationResult::new(hit.token, TokenSource::Cache, now, hit.not_persisted))
     }
 
     /// Runs the request on this thread, for programs without an asynchronous runtime.

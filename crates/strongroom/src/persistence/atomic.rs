@@ -171,7 +171,7 @@ pub(super) fn sweep(target: &Path) {
 ///
 /// A living writer holds a lock on it (on Windows it is enough that it has it open); the least age covers the moment
 /// between creation and lock.
-fn is_abandoned(path: &Path) -> bool {
+pub(super) fn is_abandoned(path: &Path) -> bool {
     const YOUNG: Duration = Duration::from_secs(10);
     /// Where locks do not work, the age alone decides.
     #[cfg(not(windows))]
@@ -234,11 +234,11 @@ fn rename_error(target: &Path, source: io::Error) -> PersistenceError {
 const TEMPORARY: &str = ".tmp";
 
 /// `<name>.<32 hexadecimal digits>.tmp`
-fn temporary_path(target: &Path) -> PathBuf {
+pub(super) fn temporary_path(target: &Path) -> PathBuf {
     access::with_suffix(target, &format!(".{}{TEMPORARY}", uuid::Uuid::new_v4().simple()))
 }
 
-fn is_temporary_name(target: &Path, name: &std::ffi::OsStr) -> bool {
+pub(super) fn is_temporary_name(target: &Path, name: &std::ffi::OsStr) -> bool {
     let (Some(target), Some(name)) = (target.file_name(), name.to_str()) else { return false };
     let random = target
         .to_str()

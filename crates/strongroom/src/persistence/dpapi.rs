@@ -117,29 +117,7 @@ impl Persistence for FilePersistenceWithDataProtection {
         Box::pin(async move { self.file.save(&self.encrypt(bytes)?, expected, fence).await })
     }
 
-    fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
-        self.file.remove()
-    }
-
-    fn is_current(&self, revision: &Revision) -> Result<bool, Error> {
-        self.file.is_current(revision)
-    }
-
-    fn set_aside<'a>(&'a self, expected: &'a Revision) -> BoxFuture<'a, Result<Option<String>, Error>> {
-        self.file.set_aside(expected)
-    }
-
-    fn lock_path(&self) -> Option<PathBuf> {
-        self.file.lock_path()
-    }
-
-    fn lock_mode(&self) -> u32 {
-        self.file.lock_mode()
-    }
-
-    fn location(&self) -> Location {
-        self.file.location()
-    }
+    forward_persistence!(self => self.file; remove, is_current, set_aside, lock_path, lock_mode, location);
 
     fn protection(&self) -> Protection {
         Protection::OsStore

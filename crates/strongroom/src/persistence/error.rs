@@ -6,6 +6,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Kind;
 use crate::ErrorKind;
 use crate::error::Diagnose;
 
@@ -139,6 +140,14 @@ pub enum PersistenceError {
         /// The permission bits.
         mode: u32,
     },
+    /// This program was built without this kind of persistence, or for another platform.
+    #[error("the persistence {kind} is not part of this build: it needs {needs}")]
+    NotInThisBuild {
+        /// What was asked for.
+        kind: Kind,
+        /// The feature of the crate, or the platform, that has it.
+        needs: &'static str,
+    },
     /// Any other failure of the file system.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -174,9 +183,10 @@ impl Diagnose for PersistenceError {
             Self::TooLarge { .. } | Self::NotAFile { .. } | Self::NotASignalFile { .. } => {
                 ErrorKind::Unusable
             }
-            Self::LockPathTaken { .. } | Self::InvalidPath { .. } | Self::InvalidMode { .. } => {
-                ErrorKind::Configuration
-            }
+            Self::LockPathTaken { .. }
+            | Self::InvalidPath { .. }
+            | Self::InvalidMode { .. }
+            | Self::NotInThisBuild { .. } => ErrorKind::Configuration,
             Self::PermissionDenied { .. }
             | Self::WrongOwner { .. }
             | Self::UnsafeDirectory { .. }
@@ -205,6 +215,7 @@ impl Diagnose for PersistenceError {
             Self::LockPathTaken { .. } => "lock_path_taken",
             Self::InvalidPath { .. } => "invalid_path",
             Self::InvalidMode { .. } => "invalid_mode",
+            Self::NotInThisBuild { .. } => "feature_missing",
             Self::Io { .. } => "io_error",
         }
     }
@@ -255,6 +266,9 @@ impl Diagnose for PersistenceError {
             Self::InvalidMode { .. } => Cow::Borrowed(
                 "use 0600, or 0660 for a shared group; others than owner and group get no access",
             ),
+            Self::NotInThisBuild { .. } => {
+                Cow::Borrowed("choose another persistence: auto and sealed are everywhere")
+            }
             Self::Io { .. } => Cow::Borrowed("check the path and the health of its file system"),
         })
     }

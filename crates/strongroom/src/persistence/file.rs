@@ -16,8 +16,8 @@ use super::file_system::FileSystem;
 use super::probe::Probe;
 use super::revision::{Granularity, Stamp, Verdict};
 use super::{
-    BoxFuture, Fence, Loaded, Location, Persistence, PersistenceError, Protection, Revision, Saved,
-    quarantine,
+    BoxFuture, Fence, LARGEST_BESIDE, Loaded, Location, Persistence, PersistenceError, Protection, Revision,
+    Saved, quarantine,
 };
 use crate::platform::memory;
 use crate::{Error, SecretBytes};
@@ -121,35 +121,65 @@ impl FilePersistence {
     }
 
     fn read_open(&self, file: File, target: &Path) -> Result<Reading, PersistenceError> {
-        let look = || file.metadata().map_err(|source| PersistenceError::io("look at", target, source));
-        let mut before = look()?;
-        if let Some(found) = access::not_a_file(&before) {
-            return Err(PersistenceError::NotAFile { path: target.to_owned(), found });
-        }
-        if !self.only_looks {
-            access::require_trusted_owner(target, &before, self.mode)?;
-        }
-        if self.only_looks {
-            if let Some(has) = access::wider(&file, &before, self.mode) {
-                tracing::warn!(path = %target.display(), "the cache has {has}, others can use it");
-            }
-        } else if let Ok(Some(had)) = access::tighten(&file, &before, self.mode) {
-            // A file system that does not let us do this lets others read no more than before.
-            tracing::warn!(path = %target.display(), "the cache had {had}, others could use it; tightened");
-            before = look()?;
-        }
-        let stamp = Stamp::of(&before);
+        let stamp = self.admit(&file, target)?;
         let Some(bytes) = read_bounded(&file, stamp.size, self.max_size)
             .map_err(|source| PersistenceError::io("read", target, source))?
         else {
             let (path, limit) = (target.to_owned(), self.max_size);
             return Err(PersistenceError::TooLarge { path, size: stamp.size.max(limit + 1), limit });
         };
-        let stable = Stamp::of(&look()?) == stamp && u64::try_from(bytes.len()).ok() == Some(stamp.size);
+        let is_whole = u64::try_from(bytes.len()).ok() == Some(stamp.size);
+        let stable = is_whole && stamp_of(&file, target)? == stamp;
         let file_system = FileSystem::of(&file);
         let granularity = Granularity::of(file_system, &stamp);
         let probe = self.probe(file, target, file_system);
         Ok(Reading::File(Content { bytes, stamp, granularity, stable, probe }))
+    }
+
+    /// Whether this open file may be read as the document: its stamps.
+    fn admit(&self, file: &File, target: &Path) -> Result<Stamp, PersistenceError> {
+        let found = look_at(file, target)?;
+        if let Some(found) = access::not_a_file(&found) {
+            return Err(PersistenceError::NotAFile { path: target.to_owned(), found });
+        }
+        if !self.only_looks {
+            access::require_trusted_owner(target, &found, self.mode)?;
+        }
+        if self.only_looks {
+            if let Some(has) = access::wider(file, &found, self.mode) {
+                tracing::warn!(path = %target.display(), "the cache has {has}, others can use it");
+            }
+        } else if let Ok(Some(had)) = access::tighten(file, &found, self.mode) {
+            // A file system that does not let us do this lets others read no more than before.
+            tracing::warn!(path = %target.display(), "the cache had {had}, others could use it; tightened");
+            return stamp_of(file, target);
+        }
+        Ok(Stamp::of(&found))
+    }
+
+    fn look_through_now(
+        &self,
+        reader: &mut dyn FnMut(&[u8]) -> usize,
+    ) -> Result<Option<Revision>, PersistenceError> {
+        // Nearly all are small: that must cost no more than a look.
+        let (_, found) = access::resolve_links(&self.location)?;
+        if found.is_none_or(|found| found.len() < LARGE) {
+            return Ok(None);
+        }
+        let Opened::File(file, target) = self.open()? else { return Ok(None) };
+        let stamp = self.admit(&file, &target)?;
+        if !(LARGE..=self.max_size).contains(&stamp.size) {
+            return Ok(None);
+        }
+        let is_done = show_all(&file, stamp.size, reader)
+            .map_err(|source| PersistenceError::io("read", &target, source))?;
+        if !is_done || stamp_of(&file, &target)? != stamp {
+            return Ok(None);
+        }
+        let file_system = FileSystem::of(&file);
+        let granularity = Granularity::of(file_system, &stamp);
+        let probe = self.probe(file, &target, file_system);
+        Ok(Revision::of_file_that_was_seen(stamp, granularity, probe))
     }
 
     /// Keeps the file open for the look-ups to come. Where a link leads to it, only the path can tell whether it
@@ -278,6 +308,13 @@ impl Persistence for FilePersistence {
         Box::pin(async move { Ok(self.load_now()?) })
     }
 
+    fn look_through<'a>(
+        &'a self,
+        reader: &'a mut (dyn FnMut(&[u8]) -> usize + Send),
+    ) -> BoxFuture<'a, Result<Option<Revision>, Error>> {
+        Box::pin(async move { Ok(self.look_through_now(reader)?) })
+    }
+
     fn save<'a>(
         &'a self,
         bytes: &'a SecretBytes,
@@ -297,6 +334,11 @@ impl Persistence for FilePersistence {
 
     fn set_aside<'a>(&'a self, expected: &'a Revision) -> BoxFuture<'a, Result<Option<String>, Error>> {
         Box::pin(async move { Ok(self.set_aside_now(expected)?) })
+    }
+
+    fn beside(&self, path: &Path) -> Result<Box<dyn Persistence>, Error> {
+        let file = Self::builder(path).mode(self.mode).only_looks(self.only_looks).peers_lock(false);
+        Ok(Box::new(file.max_size(LARGEST_BESIDE).build()?))
     }
 
     fn lock_path(&self) -> Option<PathBuf> {
@@ -506,6 +548,17 @@ struct Content {
     stable: bool,
 }
 
+/// From this size on it is noticed whether a document is loaded or only looked through.
+const LARGE: u64 = 1 << 20;
+
+fn look_at(file: &File, target: &Path) -> Result<Metadata, PersistenceError> {
+    file.metadata().map_err(|source| PersistenceError::io("look at", target, source))
+}
+
+fn stamp_of(file: &File, target: &Path) -> Result<Stamp, PersistenceError> {
+    look_at(file, target).map(|found| Stamp::of(&found))
+}
+
 /// The content of a file of about `size` bytes; `None` if it has more than `limit`.
 fn read_bounded(file: &File, size: u64, limit: u64) -> io::Result<Option<SecretBytes>> {
     if size > limit {
@@ -528,6 +581,32 @@ fn read_bounded(file: &File, size: u64, limit: u64) -> io::Result<Option<SecretB
         buffer = larger;
     }
     Ok(Some(SecretBytes::from(std::mem::take(&mut *buffer))))
+}
+
+/// Shows a file of `size` bytes to `reader`, and says whether that is all there was and the reader got through.
+fn show_all(mut file: &File, size: u64, reader: &mut dyn FnMut(&[u8]) -> usize) -> io::Result<bool> {
+    /// It stays in the processor's cache from the copying to the reading. Memory for the whole document would have to
+    /// be given to us first, and costs more than both.
+    const PIECE: usize = 256 * 1024;
+
+    let mut window = Zeroizing::new(vec![0; PIECE]);
+    let (mut shown, mut filled) = (0, 0);
+    loop {
+        let read = match file.read(&mut window[filled..]) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            result => result?,
+        };
+        if read == 0 {
+            return Ok(filled == 0 && shown == size);
+        }
+        (shown, filled) = (shown + read as u64, filled + read);
+        let done = reader(&window[..filled]).min(filled);
+        window.copy_within(done..filled, 0);
+        filled -= done;
+        if filled == PIECE {
+            return Ok(false);
+        }
+    }
 }
 
 /// Whether the file holds just these bytes.

@@ -22,11 +22,14 @@ const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Key files on disk.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct KeyFilesOnDisk;
+pub(crate) struct KeyFilesOnDisk {
+    /// Changes nothing: exposed key files are read as they are, none is made or replaced, and no lock file comes up.
+    pub(crate) only_looks: bool,
+}
 
 impl KeyFiles for KeyFilesOnDisk {
     fn read(&self, path: &Path) -> Result<Option<SecretBytes>, Error> {
-        read(path)
+        read(path, self.only_looks)
     }
 
     fn mark(&self, path: &Path) -> Option<FileMark> {
@@ -34,6 +37,9 @@ impl KeyFiles for KeyFilesOnDisk {
     }
 
     fn create(&self, path: &Path, content: &SecretBytes) -> Result<bool, Error> {
+        if self.only_looks {
+            return Err(only_looks(path).into());
+        }
         Ok(create(path, content)?)
     }
 
@@ -43,10 +49,16 @@ impl KeyFiles for KeyFilesOnDisk {
         change: Box<dyn FnOnce(Option<&SecretBytes>) -> Result<Option<SecretBytes>, Error> + Send + 'a>,
     ) -> BoxFuture<'a, Result<(), Error>> {
         Box::pin(async move {
+            if self.only_looks {
+                return match change(read(path, true)?.as_ref())? {
+                    Some(_) => Err(only_looks(path).into()),
+                    None => Ok(()),
+                };
+            }
             let lock = LockPaths::ours(Some(access::with_suffix(path, ".lock")), OWNER_ONLY);
             // Who may not write there, and so cannot lock, can still read.
             let lock = DocumentLock::acquire(&lock, LOCK_TIMEOUT).await;
-            let content = read(path)?;
+            let content = read(path, false)?;
             let Some(new) = change(content.as_ref())? else { return Ok(()) };
             let lock = lock?;
             let file = FilePersistence::builder(path).peers_lock(false).max_size(LARGEST).build()?;
@@ -71,7 +83,7 @@ impl KeyFiles for KeyFilesOnDisk {
     }
 }
 
-fn read(path: &Path) -> Result<Option<SecretBytes>, Error> {
+fn read(path: &Path, only_looks: bool) -> Result<Option<SecretBytes>, Error> {
     let Some(target) = follow(path)? else { return Ok(None) };
     access::check_directory(access::directory_of(&target))?;
     let file = match access::cautious_options().read(true).open(&target) {
@@ -91,7 +103,7 @@ fn read(path: &Path) -> Result<Option<SecretBytes>, Error> {
         .take(LARGEST)
         .read_to_end(&mut content)
         .map_err(|source| PersistenceError::io("read", &target, source))?;
-    check_mode(&file, &found, &target, &content)?;
+    check_mode(&file, &found, &target, &content, only_looks)?;
     Ok(Some(SecretBytes::from(std::mem::take(&mut *content))))
 }
 
@@ -109,7 +121,13 @@ fn check_owner(found: &Metadata, path: &Path) -> Result<(), PersistenceError> {
 }
 
 /// Refuses a file that others can read, or takes that from them.
-fn check_mode(file: &File, found: &Metadata, path: &Path, content: &[u8]) -> Result<(), SealError> {
+fn check_mode(
+    file: &File,
+    found: &Metadata,
+    path: &Path,
+    content: &[u8],
+    only_looks: bool,
+) -> Result<(), SealError> {
     let mode = mode_of(found);
     // Root hands keys to a service by its group, or by an access list that shows as the group's bits.
     let is_roots = access::foreign_owner(found).is_some();
@@ -118,6 +136,10 @@ fn check_mode(file: &File, found: &Metadata, path: &Path, content: &[u8]) -> Res
     }
     // Who wrote the envelope may have named any file of ours: only a key file's permissions are changed.
     let is_key_file = content.windows(KEY_MARK.len()).any(|window| window == KEY_MARK);
+    if is_key_file && only_looks {
+        tracing::warn!(path = %path.display(), "the key file has mode {mode:04o}, others can use it");
+        return Ok(());
+    }
     match is_key_file.then(|| access::tighten(file, found, OWNER_ONLY)) {
         Some(Ok(Some(had))) => {
             tracing::warn!(
@@ -193,6 +215,10 @@ fn put_in_place(temporary: &Path, path: &Path) -> Result<bool, PersistenceError>
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(source) => Err(PersistenceError::io("create", path, source)),
     }
+}
+
+fn only_looks(path: &Path) -> PersistenceError {
+    PersistenceError::io("write", path, io::ErrorKind::ReadOnlyFilesystem.into())
 }
 
 fn contended(path: &Path) -> PersistenceError {

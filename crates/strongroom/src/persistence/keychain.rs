@@ -7,20 +7,15 @@
 use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use security_framework::os::macos::keychain::SecKeychain;
 use security_framework::os::macos::keychain_item::SecKeychainItem;
 use tokio::sync::oneshot;
 
-use super::revision::Stamp;
 use super::signal::{SignalFile, Signalled};
-use super::{
-    BoxFuture, Fence, Loaded, Location, Persistence, Protection, Revision, Saved, access, file, lock,
-};
+use super::{BoxFuture, Fence, Loaded, Location, Persistence, Protection, Revision, Saved};
 use crate::error::Diagnose;
 use crate::time::Deadline;
 use crate::wait::until;
@@ -47,12 +42,8 @@ use crate::{Error, ErrorKind, SecretBytes};
 #[derive(Debug, Clone)]
 pub struct KeychainPersistence {
     signal: SignalFile,
-    lock_path: PathBuf,
     item: Item,
     deadline: Duration,
-    /// The state of the signal file that was seen last, and since when. Only ever tried, never waited for: another
-    /// thread may have been in it when this process was forked.
-    seen: Arc<Mutex<Option<(Stamp, Instant)>>>,
 }
 
 impl KeychainPersistence {
@@ -78,13 +69,10 @@ impl KeychainPersistence {
     }
 
     async fn load_now(&self) -> Result<Loaded, Error> {
-        // Before the item: what changes it meanwhile is signalled afterwards.
-        let (signal, began) = (self.signal.look()?, Instant::now());
-        let seen = signal.map_or(began, |(stamp, _)| self.seen_since(stamp, began));
+        let signalled = self.signal.before_reading()?;
         let item = self.item.clone();
         let content = self.answered(start(move || item.read())?, Deadline::after(self.deadline)).await?;
         let revision = revision_of(content.as_ref());
-        let signalled = Signalled::before_reading(signal, seen, began);
         Ok(Loaded { bytes: content.unwrap_or_default(), revision: revision.with_signal(Some(signalled)) })
     }
 
@@ -143,61 +131,14 @@ impl KeychainPersistence {
             None => Err(KeychainError::TimedOut(self.deadline)),
         }
     }
-
-    /// Since when the signal file is known to be like this.
-    fn seen_since(&self, stamp: Stamp, now: Instant) -> Instant {
-        let Ok(mut last) = self.seen.try_lock() else { return now };
-        match *last {
-            Some((same, since)) if same == stamp => since,
-            _ => {
-                *last = Some((stamp, now));
-                now
-            }
-        }
-    }
 }
 
 impl Persistence for KeychainPersistence {
-    fn load(&self) -> BoxFuture<'_, Result<Loaded, Error>> {
-        Box::pin(self.load_now())
-    }
-
-    fn save<'a>(
-        &'a self,
-        bytes: &'a SecretBytes,
-        expected: &'a Revision,
-        fence: &'a Fence<'a>,
-    ) -> BoxFuture<'a, Result<Saved, Error>> {
-        Box::pin(self.save_now(bytes, expected, fence))
-    }
-
-    fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.remove_now())
-    }
-
-    fn is_current(&self, revision: &Revision) -> Result<bool, Error> {
-        Ok(revision.is_signalled_by(&self.signal)?)
-    }
-
-    fn lock_path(&self) -> Option<PathBuf> {
-        Some(self.lock_path.clone())
-    }
-
-    fn location(&self) -> Location {
-        Location::Item(format!("the keychain's item of {}", self.signal.path().display()))
-    }
-
-    fn protection(&self) -> Protection {
-        Protection::OsStore
-    }
-
-    fn kind(&self) -> &'static str {
-        "keychain"
-    }
+    item_of_a_keyring!(self, "keychain", "the keychain's item");
 }
 
 /// Configures a [`KeychainPersistence`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[must_use]
 pub struct KeychainPersistenceBuilder {
     signal_location: PathBuf,
@@ -236,16 +177,12 @@ impl KeychainPersistenceBuilder {
     /// # Errors
     /// `Configuration`: the path cannot name a file (`invalid_path`).
     pub fn build(self) -> Result<KeychainPersistence, Error> {
-        let location = file::absolute(&self.signal_location)?;
-        let account = self
-            .account_name
-            .unwrap_or_else(|| hex_sha256(self.signal_location.as_os_str().as_encoded_bytes()));
+        let signal = SignalFile::at(&self.signal_location)?;
+        let account = self.account_name.unwrap_or_else(|| SignalFile::name_of_item(&self.signal_location));
         Ok(KeychainPersistence {
-            lock_path: access::with_suffix(&location, lock::PEERS_SUFFIX),
-            signal: SignalFile::at(location),
+            signal,
             item: Item { service: self.service_name, account },
             deadline: self.deadline,
-            seen: Arc::default(),
         })
     }
 }
@@ -325,10 +262,6 @@ fn revision_of(content: Option<&SecretBytes>) -> Revision {
     content.map_or_else(Revision::absent, |content| Revision::of_bytes(content.expose()))
 }
 
-fn hex_sha256(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Why an item of the keychain could not be read or written.
 #[derive(Debug, thiserror::Error)]
 enum KeychainError {
@@ -404,7 +337,10 @@ mod tests {
     fn the_item_is_named_as_msal_extensions_names_it() {
         let persistence = KeychainPersistence::new("~/cache.bin").unwrap();
         assert_eq!(persistence.item.service, "msal-extensions");
-        assert_eq!(persistence.item.account, hex_sha256(b"~/cache.bin"));
-        assert_eq!(hex_sha256(b""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        assert_eq!(persistence.item.account, SignalFile::name_of_item("~/cache.bin".as_ref()));
+        assert_eq!(
+            SignalFile::name_of_item("".as_ref()),
+            "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+        );
     }
 }

@@ -12,8 +12,8 @@ use super::lock::{DocumentLock, LockPaths};
 use super::quarantine;
 use super::select::{Configured, Found};
 use super::{
-    ChosenPersistence, Fence, FilePersistence, Kind, Persistence, PersistenceError, Protection, Revision,
-    Saved, SealedPersistence, builder,
+    Choice, ChosenPersistence, Fence, FilePersistence, Kind, Persistence, PersistenceError, Protection,
+    Revision, Saved, SealedPersistence, builder, sealed_with,
 };
 use crate::env_vars::Environment;
 use crate::error::ErrorKind;
@@ -35,6 +35,7 @@ use crate::{Error, SecretBytes};
 pub fn migrate(path: impl Into<PathBuf>) -> Migration {
     Migration {
         path: path.into(),
+        from: Kind::Auto,
         to: Kind::Auto,
         from_key_source: None,
         key_source: None,
@@ -58,21 +59,25 @@ pub fn rewrite(path: impl Into<PathBuf>, key_source: Option<KeySelector>) -> Res
     if let Some(selector) = key_source {
         builder = builder.key_source(selector);
     }
-    let sealed_with = match builder.look()? {
-        Found::Sealed(sealed_with) => sealed_with,
+    let found = match builder.look()? {
+        Found::Sealed(found) => found,
         Found::Nothing | Found::Blank => return Err(nothing_at(&path)),
         Found::Plain => return Err(SealError::NotSealed { location: path.display().to_string() }.into()),
-        Found::Other => return Err(SealError::OtherKind { location: path.display().to_string() }.into()),
+        Found::Other => {
+            return Err(SealError::OtherKind { location: path.display().to_string() }.into());
+        }
     };
     let old = builder.build()?;
     let unlocked = old.unlocked().ok_or_else(|| nothing_at(&path))?;
     let primary = unlocked.ring.primary();
-    if primary == *sealed_with.key_id() {
+    if primary == *found.key_id() {
         return Ok(None);
     }
     let lock = block_on(DocumentLock::acquire(&LockPaths::of(&old), Duration::from_secs(10)))?;
-    InPlace { path: &path, old: &old, source: Some(Arc::clone(&unlocked.source)), keep: false }.run(&lock)?;
-    Ok(Some(primary))
+    let form = Form::Sealed(Arc::clone(&unlocked.source));
+    InPlace { path: &path, old: &old, form, keep: false }.run(&lock)?;
+    // A passphrase gives each envelope a key of its own.
+    Ok(sealed_with(&path)?.map(|sealed_with| *sealed_with.key_id()))
 }
 
 /// A change of how a document is kept. See [`migrate`].
@@ -80,6 +85,7 @@ pub fn rewrite(path: impl Into<PathBuf>, key_source: Option<KeySelector>) -> Res
 #[must_use]
 pub struct Migration {
     path: PathBuf,
+    from: Kind,
     to: Kind,
     from_key_source: Option<KeySelector>,
     key_source: Option<KeySelector>,
@@ -93,6 +99,8 @@ pub struct Migration {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Migrated {
+    /// How the document was kept before, and why it was opened so.
+    pub from: Choice,
     /// Where the document is now.
     pub location: PathBuf,
     /// The kind of persistence, as `--persistence` spells it.
@@ -106,7 +114,15 @@ pub struct Migrated {
 }
 
 impl Migration {
-    /// What the document is to become: by default what the platform does best.
+    /// What the document is now: by default what lies there. Only of an item in a keyring it has to be said, because
+    /// nothing but its signal file lies there.
+    pub fn from(mut self, kind: Kind) -> Self {
+        self.from = kind;
+        self
+    }
+
+    /// What the document is to become: by default what the platform does best. An item of a keyring and a file cannot
+    /// have one location: from one to the other takes a [`new_location`](Self::new_location).
     pub fn to(mut self, kind: Kind) -> Self {
         self.to = kind;
         self
@@ -151,7 +167,8 @@ impl Migration {
     /// Does it.
     ///
     /// # Errors
-    /// `no_cache`: nothing is there. `location_in_use`: something is at the new location. Those of opening the old
+    /// `no_cache`: nothing is there. `location_in_use`: something is at the new location. `new_location_needed`: from
+    /// or to a keyring none was given. `feature_missing`: this build does not have the kind. Those of opening the old
     /// document and of choosing how the new one is kept. `Locked`, `Contended`, `Storage`. The old document is as
     /// it was.
     pub fn run(self) -> Result<Migrated, Error> {
@@ -159,30 +176,38 @@ impl Migration {
         if let Some(selector) = self.from_key_source.clone() {
             from = from.key_source(selector);
         }
-        if matches!(from.look()?, Found::Nothing) {
+        let is_in_keyring = self.from.is_keyring();
+        if !is_in_keyring && matches!(from.look()?, Found::Nothing) {
             return Err(nothing_at(&self.path));
         }
-        let old = from.open()?;
+        let old = if is_in_keyring { from.kind(self.from).build()? } else { from.open()? };
         match &self.new_location {
             Some(new) if !is_same(&self.path, new) => self.move_to(new, &old),
+            _ if is_in_keyring || self.to.is_keyring() => {
+                let message =
+                    format!("{} is the signal file of a keyring, and cannot be a cache", self.path.display());
+                Err(Error::new(ErrorKind::Configuration, "new_location_needed", message)
+                    .with_remedy("give a new location for the cache"))
+            }
             _ => self.in_place(&old),
         }
     }
 
     fn in_place(&self, old: &ChosenPersistence) -> Result<Migrated, Error> {
         let configured = Configured::new(Environment::read());
-        let source = match (self.to, &self.key_source) {
-            (Kind::File, _) => None,
-            (_, Some(selector)) => Some(configured.source(selector)?),
-            (_, None) => Some(block_on(configured.source_for_new())?.0),
+        let form = match (self.to, &self.key_source) {
+            (Kind::File, _) => Form::Plain,
+            (Kind::Dpapi, _) => Form::protected()?,
+            (Kind::Auto, None) if cfg!(windows) => Form::protected()?,
+            (_, Some(selector)) => Form::Sealed(configured.source(selector)?),
+            (_, None) => Form::Sealed(block_on(configured.source_for_new(&self.path.display()))?.0),
         };
-        let protection = source.as_ref().map_or(Protection::None, |source| source.protection());
+        let (kind, key_source, protection) = form.described();
         self.check(protection)?;
         let lock = block_on(DocumentLock::acquire(&LockPaths::of(old), self.lock_timeout))?;
-        let key_source = source.as_ref().map(|source| source.name());
-        let kept = InPlace { path: &self.path, old, source, keep: self.keep }.run(&lock)?;
-        let kind = if key_source.is_some() { "sealed" } else { "file" };
-        Ok(Migrated { location: self.path.clone(), kind, key_source, protection, kept })
+        let kept = InPlace { path: &self.path, old, form, keep: self.keep }.run(&lock)?;
+        let from = old.choice().clone();
+        Ok(Migrated { from, location: self.path.clone(), kind, key_source, protection, kept })
     }
 
     fn move_to(&self, path: &Path, old: &ChosenPersistence) -> Result<Migrated, Error> {
@@ -206,6 +231,9 @@ impl Migration {
         let still_held = || first.still_held() && second.still_held();
 
         let document = block_on(old.load())?;
+        if self.from.is_keyring() && document.bytes.is_empty() {
+            return Err(nothing_at(&self.path));
+        }
         let there = block_on(new.load())?;
         if !there.bytes.is_empty() {
             return Err(contended(path));
@@ -217,7 +245,10 @@ impl Migration {
         }
         carry_state(old, &self.path, Some(&new), path);
         if !self.keep {
-            if !still_held() || !old.is_current(&document.revision)? {
+            // A keyring's signal file that is young proves nothing: then its item is compared.
+            let is_same =
+                old.is_current(&document.revision)? || block_on(old.load())?.revision == document.revision;
+            if !still_held() || !is_same {
                 return Err(contended(&self.path));
             }
             block_on(old.remove())?;
@@ -227,6 +258,7 @@ impl Migration {
         }
         let choice = new.choice();
         Ok(Migrated {
+            from: old.choice().clone(),
             location: path.to_owned(),
             kind: choice.kind,
             key_source: choice.key_source.clone(),
@@ -244,12 +276,52 @@ impl Migration {
     }
 }
 
-/// Replaces a document by itself, sealed by another source or opened.
+/// The forms that a document can have in a file.
+enum Form {
+    Plain,
+    Sealed(Arc<dyn KeySource>),
+    #[cfg(windows)]
+    Protected,
+}
+
+impl Form {
+    #[cfg(windows)]
+    #[allow(clippy::unnecessary_wraps)] // as elsewhere
+    fn protected() -> Result<Self, Error> {
+        Ok(Self::Protected)
+    }
+
+    #[cfg(not(windows))]
+    fn protected() -> Result<Self, Error> {
+        Err(Kind::Dpapi.missing())
+    }
+
+    /// Kind, key source and protection.
+    fn described(&self) -> (&'static str, Option<String>, Protection) {
+        match self {
+            Self::Plain => ("file", None, Protection::None),
+            Self::Sealed(source) => ("sealed", Some(source.name()), source.protection()),
+            #[cfg(windows)]
+            Self::Protected => ("dpapi", None, Protection::OsStore),
+        }
+    }
+
+    fn at(&self, path: &Path) -> Result<Box<dyn Persistence>, Error> {
+        let file = file_at(path)?;
+        Ok(match self {
+            Self::Plain => Box::new(file),
+            Self::Sealed(source) => Box::new(SealedPersistence::new(file, Arc::clone(source))),
+            #[cfg(windows)]
+            Self::Protected => Box::new(super::FilePersistenceWithDataProtection::over(file)),
+        })
+    }
+}
+
+/// Replaces a document by itself in another form.
 struct InPlace<'a> {
     path: &'a Path,
     old: &'a ChosenPersistence,
-    /// `None`: plain.
-    source: Option<Arc<dyn KeySource>>,
+    form: Form,
     keep: bool,
 }
 
@@ -264,10 +336,10 @@ impl InPlace<'_> {
 
         let rehearsal = access::with_suffix(self.path, &format!(".{}.tmp", uuid::Uuid::new_v4().simple()));
         let written = (|| {
-            let new = self.at(&rehearsal)?;
+            let new = self.form.at(&rehearsal)?;
             save(&new, &document.bytes, &Revision::absent(), &still_held, &rehearsal)?;
             // Opened anew, by keys that come from their source anew.
-            if block_on(self.at(&rehearsal)?.load())?.bytes != document.bytes {
+            if block_on(self.form.at(&rehearsal)?.load())?.bytes != document.bytes {
                 return Err(not_as_written(&rehearsal));
             }
             Ok(block_on(file_at(&rehearsal)?.load())?.bytes)
@@ -280,17 +352,9 @@ impl InPlace<'_> {
             return Err(contended(self.path));
         }
         save(&file, &written, &raw.revision, &still_held, self.path)?;
-        let new = self.at(self.path)?;
+        let new = self.form.at(self.path)?;
         carry_state(self.old, self.path, Some(&new), self.path);
         Ok(kept)
-    }
-
-    fn at(&self, path: &Path) -> Result<Box<dyn Persistence>, Error> {
-        let file = file_at(path)?;
-        Ok(match &self.source {
-            Some(source) => Box::new(SealedPersistence::new(file, Arc::clone(source))),
-            None => Box::new(file),
-        })
     }
 
     fn keep_old(&self, content: &SecretBytes) -> Result<PathBuf, Error> {

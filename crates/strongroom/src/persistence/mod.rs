@@ -8,6 +8,7 @@ mod forward;
 
 mod access;
 mod atomic;
+mod diagnose;
 #[cfg(windows)]
 mod dpapi;
 mod error;
@@ -18,8 +19,10 @@ mod key_files;
 #[cfg(target_os = "macos")]
 mod keychain;
 pub(crate) mod lock;
+mod lost;
 mod memory;
 mod migrate;
+mod other_tools;
 mod probe;
 mod quarantine;
 mod revision;
@@ -35,6 +38,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 pub use self::atomic::Step;
+pub use self::diagnose::{Finding, FindingStatus};
 #[cfg(windows)]
 pub use self::dpapi::FilePersistenceWithDataProtection;
 pub use self::error::{Holder, PersistenceError};
@@ -42,15 +46,17 @@ pub use self::file::{FilePersistence, FilePersistenceBuilder};
 #[cfg(target_os = "macos")]
 pub use self::keychain::{KeychainPersistence, KeychainPersistenceBuilder};
 pub use self::lock::CrossPlatLock;
+pub use self::lost::remove_lost;
 pub use self::memory::MemoryPersistence;
 pub use self::migrate::{Migrated, Migration, migrate, rewrite};
+pub use self::other_tools::{OtherCache, OtherTool, other_caches};
 pub use self::revision::Revision;
 pub use self::sealed::SealedPersistence;
 #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
 pub use self::secret_service::{SecretServicePersistence, SecretServicePersistenceBuilder};
 pub use self::select::{
-    Choice, ChosenPersistence, Kind, PersistenceBuilder, builder, create_key_file, encrypted, open,
-    sealed_with,
+    Choice, ChosenPersistence, Kind, PersistenceBuilder, builder, create_key_file, encrypted,
+    key_source_for_new, open, sealed_with, write_key_file,
 };
 pub use crate::seal::Protection;
 use crate::wait::BoxFuture;
@@ -69,6 +75,23 @@ pub trait Persistence: fmt::Debug + Send + Sync {
     /// # Errors
     /// What lies there cannot be read, or is larger than the implementation's limit.
     fn load(&self) -> BoxFuture<'_, Result<Loaded, Error>>;
+
+    /// Shows the document to `reader` piece by piece, which costs less than loading it where it is large, and says at
+    /// which revision that was. `None`: nothing is to be concluded from what the reader saw, and whoever wants to know
+    /// loads the document. So say those who cannot do this, which is the default.
+    ///
+    /// `reader` is given what it has not done with yet and what follows it, and returns how many bytes of that it has
+    /// done with. One that gets nowhere is not asked again.
+    ///
+    /// # Errors
+    /// As for [`load`](Self::load).
+    fn look_through<'a>(
+        &'a self,
+        reader: &'a mut (dyn FnMut(&[u8]) -> usize + Send),
+    ) -> BoxFuture<'a, Result<Option<Revision>, Error>> {
+        let _ = reader;
+        Box::pin(std::future::ready(Ok(None)))
+    }
 
     /// Replaces the document as a whole, durably, if it is still at revision `expected`.
     ///

@@ -85,7 +85,8 @@ fn times_of(target: &Path) -> Vec<String> {
         .collect()
 }
 
-const MARK: &str = ".corrupt-";
+/// What follows the name of a document that was set aside.
+pub(super) const MARK: &str = ".corrupt-";
 
 /// `YYYYMMDDTHHMMSSZ`, perhaps with a number behind.
 fn is_time(text: &str) -> bool {

@@ -64,9 +64,32 @@ impl Revision {
         probe: Option<Probe>,
     ) -> Self {
         let settled = unchanged_while_read && granularity.is_past(&stamp);
+        Self::of_state(stamp, (!settled).then(|| bytes.share()), settled, granularity, probe)
+    }
+
+    /// The state of a file with these stamps before and after it was read, of which nothing is kept. As long as the
+    /// stamps are young, this revision counts as outdated when its content would have to be compared. `None` if that
+    /// could be for more than a moment.
+    pub(super) fn of_file_that_was_seen(
+        stamp: Stamp,
+        granularity: Granularity,
+        probe: Option<Probe>,
+    ) -> Option<Self> {
+        let settled = granularity.is_past(&stamp);
+        let settles_soon = granularity.local && !granularity.whole_seconds;
+        (settled || settles_soon).then(|| Self::of_state(stamp, None, settled, granularity, probe))
+    }
+
+    fn of_state(
+        stamp: Stamp,
+        content: Option<SecretBytes>,
+        settled: bool,
+        granularity: Granularity,
+        probe: Option<Probe>,
+    ) -> Self {
         let state = FileState {
             stamp,
-            content: RwLock::new((!settled).then(|| bytes.share())),
+            content: RwLock::new(content),
             verified: AtomicU64::new(if settled { SETTLED } else { 0 }),
             seen: Instant::now(),
             granularity,

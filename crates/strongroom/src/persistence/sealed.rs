@@ -102,7 +102,7 @@ impl<P: Persistence> SealedPersistence<P> {
         expected: &Revision,
         fence: &Fence<'_>,
     ) -> Result<Saved, Error> {
-        let ring = self.keys.to_seal().await?;
+        let ring = self.keys.to_seal(&self.location()).await?;
         let sealed = SecretBytes::from(seal::seal(&ring, self.contents, b"", bytes.expose())?);
         let is_lost = self.lost.lock().unwrap_or_else(PoisonError::into_inner).as_ref() == Some(expected);
         if !is_lost {
@@ -139,17 +139,7 @@ impl<P: Persistence> Persistence for SealedPersistence<P> {
         Box::pin(self.save_now(bytes, expected, fence))
     }
 
-    fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
-        self.inner.remove()
-    }
-
-    fn is_current(&self, revision: &Revision) -> Result<bool, Error> {
-        self.inner.is_current(revision)
-    }
-
-    fn set_aside<'a>(&'a self, expected: &'a Revision) -> BoxFuture<'a, Result<Option<String>, Error>> {
-        self.inner.set_aside(expected)
-    }
+    forward_persistence!(self => self.inner; remove, is_current, set_aside, lock_path, lock_mode, location);
 
     fn beside(&self, path: &Path) -> Result<Box<dyn Persistence>, Error> {
         Ok(Box::new(SealedPersistence {
@@ -158,18 +148,6 @@ impl<P: Persistence> Persistence for SealedPersistence<P> {
             contents: Contents::State,
             lost: Mutex::default(),
         }))
-    }
-
-    fn lock_path(&self) -> Option<PathBuf> {
-        self.inner.lock_path()
-    }
-
-    fn lock_mode(&self) -> u32 {
-        self.inner.lock_mode()
-    }
-
-    fn location(&self) -> Location {
-        self.inner.location()
     }
 
     fn protection(&self) -> Protection {
@@ -290,12 +268,12 @@ impl Keys {
     }
 
     /// The ring that new envelopes are sealed with: the one that opened the document, as it is now.
-    pub(super) async fn to_seal(&self) -> Result<Arc<KeyRing>, Error> {
+    pub(super) async fn to_seal(&self, location: &Location) -> Result<Arc<KeyRing>, Error> {
         let source = match (self.current(), &self.sources) {
             (Some(unlocked), _) if !unlocked.source.has_changed() => return Ok(Arc::clone(&unlocked.ring)),
             (Some(unlocked), _) => Arc::clone(&unlocked.source),
             (None, Sources::One(source)) => Arc::clone(source),
-            (None, Sources::AsSealed(configured)) => configured.source_for_new().await?.0,
+            (None, Sources::AsSealed(configured)) => configured.source_for_new(location).await?.0,
         };
         let ring = Arc::new(source.to_seal().await?);
         self.begin_with(Unlocked { source, ring: Arc::clone(&ring) });

@@ -6,26 +6,42 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+#[cfg(windows)]
+use super::FilePersistenceWithDataProtection;
 use super::access::{self, OWNER_ONLY};
 use super::key_files::KeyFilesOnDisk;
 use super::sealed::{ENOUGH_TO_TELL, Keys, Sources, Unlocked, is_blank};
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+use super::secret_service::KeysInService;
 use super::{
     BoxFuture, Fence, FilePersistence, FilePersistenceBuilder, Loaded, Location, Persistence,
     PersistenceError, Protection, Revision, Saved, SealedPersistence,
 };
+#[cfg(target_os = "macos")]
+use super::{KeychainPersistence, KeychainPersistenceBuilder};
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+use super::{SecretServicePersistence, SecretServicePersistenceBuilder};
+#[cfg(windows)]
+use crate::SecretString;
 use crate::env_vars::Environment;
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+use crate::seal::SecretServiceSource;
 use crate::seal::{
-    Envelope, EnvironmentSource, FileSource, HostSource, KEY_LOST, KeyFiles, KeyId, KeySelector, KeySource,
-    KeySourceKind, Place, SealError, SealedWith, SystemdSource, is_envelope,
+    Envelope, EnvironmentSource, FileSource, HostSource, KEY_LOST, KeyFiles, KeyId, KeyRing, KeySelector,
+    KeySource, KeySourceKind, Place, SealError, SealedWith, SystemdSource, is_envelope,
 };
 use crate::wait::block_on;
 use crate::{Error, SecretBytes};
 
 /// The document at `path`, encrypted in the best way that this machine has without any set-up.
 ///
+/// On Windows that is a file that Windows encrypts (DPAPI), on macOS an item of the keychain, or a sealed file with a
+/// host key where no keychain is to be had. Something sealed that is there already stays a sealed file.
+///
 /// On Linux that is a sealed file. What is there is opened with the key source that sealed it. A new one is sealed
-/// with the first key source that is configured (systemd credential, `STRONGROOM_KEY_FILE`, `STRONGROOM_KEY`), or
-/// with a host key, which is made at first use. [`Choice`] tells what was chosen and why.
+/// with the first key source that is configured (systemd credential, `STRONGROOM_KEY_FILE`, `STRONGROOM_KEY`), else
+/// with a key in the Secret Service, if there is a session bus and it answers unlocked within 2 s, else with a host
+/// key. The last two are made at first use. [`Choice`] tells what was chosen and why.
 ///
 /// # Errors
 /// `not_sealed`: a plain cache is there; it is left as it is. `unknown_key`: the key of what is there is not to be
@@ -63,9 +79,12 @@ pub fn sealed_with(path: impl Into<PathBuf>) -> Result<Option<SealedWith>, Error
 }
 
 /// The document at `path`, for those who choose how it is kept.
+///
+/// Of the kinds `secret-service` and `keychain` it is the signal file that lies there: empty, `{}`, or made at the
+/// first save.
 pub fn builder(path: impl Into<PathBuf>) -> PersistenceBuilder {
+    let path = path.into();
     PersistenceBuilder {
-        path: path.into(),
         kind: Kind::Auto,
         key_source: None,
         fallback_to_plaintext: false,
@@ -73,6 +92,13 @@ pub fn builder(path: impl Into<PathBuf>) -> PersistenceBuilder {
         mode: OWNER_ONLY,
         only_looks: false,
         keeps_lost: false,
+        #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+        secret_service: SecretServicePersistence::builder(&path),
+        #[cfg(target_os = "macos")]
+        keychain: KeychainPersistence::builder(&path),
+        #[cfg(windows)]
+        entropy: SecretString::from(""),
+        path,
     }
 }
 
@@ -82,16 +108,32 @@ pub fn builder(path: impl Into<PathBuf>) -> PersistenceBuilder {
 ///
 /// # Errors
 /// There is such a file, or it cannot be written.
-pub fn create_key_file(path: impl AsRef<Path>) -> Result<crate::KeyRing, Error> {
+pub fn create_key_file(path: impl AsRef<Path>) -> Result<KeyRing, Error> {
     let path = absolute(path.as_ref())?;
-    let source = FileSource::new(path.clone(), Arc::new(KeyFilesOnDisk));
-    match source.create_new()? {
-        Some(ring) => Ok(ring),
-        None => {
-            let source = std::io::ErrorKind::AlreadyExists.into();
-            Err(PersistenceError::io("create", &path, source).into())
-        }
+    let source = FileSource::new(path.clone(), Arc::new(KeyFilesOnDisk::default()));
+    source.create_new()?.ok_or_else(|| SealError::KeyFileExists { path }.into())
+}
+
+/// Writes keys into a new key file, readable by its owner only: a backup, or what another host is to import. Never
+/// replaces a file that is there.
+///
+/// # Errors
+/// There is such a file, or it cannot be written.
+pub fn write_key_file(path: impl AsRef<Path>, keys: &KeyRing) -> Result<(), Error> {
+    let path = absolute(path.as_ref())?;
+    match KeyFilesOnDisk::default().create(&path, &keys.expose())? {
+        true => Ok(()),
+        false => Err(SealError::KeyFileExists { path }.into()),
     }
+}
+
+/// The key source that a new document would be sealed with: what is configured, else what [`encrypted`] chooses.
+/// Makes no key.
+///
+/// # Errors
+/// `no_encryption` and others: nothing on this machine can keep a key.
+pub fn key_source_for_new() -> Result<Arc<dyn KeySource>, Error> {
+    Ok(block_on(Configured::new(Environment::read()).source_for_new(&"a new cache"))?.0)
 }
 
 impl KeySelector {
@@ -115,6 +157,43 @@ pub enum Kind {
     File,
     /// A sealed file.
     Sealed,
+    /// An item of the Secret Service of the desktop, shared with `msal_extensions.LibsecretPersistence`: on Linux and
+    /// other Unixes, with the feature `secret-service`.
+    SecretService,
+    /// A file that Windows encrypts for its user, shared with `msal_extensions.FilePersistenceWithDataProtection`.
+    Dpapi,
+    /// An item of the macOS keychain, shared with `msal_extensions.KeychainPersistence`.
+    Keychain,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::File => "file",
+            Self::Sealed => "sealed",
+            Self::SecretService => "secret-service",
+            Self::Dpapi => "dpapi",
+            Self::Keychain => "keychain",
+        })
+    }
+}
+
+impl Kind {
+    /// Whether the document is an item of a keyring, and a signal file at its location.
+    pub(super) const fn is_keyring(self) -> bool {
+        matches!(self, Self::SecretService | Self::Keychain)
+    }
+
+    /// That this build does not have it.
+    pub(super) fn missing(self) -> Error {
+        let needs = match self {
+            Self::Dpapi => "Windows",
+            Self::Keychain => "macOS",
+            _ => "Linux or another Unix and the feature secret-service",
+        };
+        PersistenceError::NotInThisBuild { kind: self, needs }.into()
+    }
 }
 
 /// What was chosen for a document, and why.
@@ -135,7 +214,7 @@ pub struct Choice {
 #[derive(Debug, Clone)]
 #[must_use]
 pub struct PersistenceBuilder {
-    path: PathBuf,
+    pub(super) path: PathBuf,
     kind: Kind,
     key_source: Option<KeySelector>,
     fallback_to_plaintext: bool,
@@ -143,6 +222,12 @@ pub struct PersistenceBuilder {
     mode: u32,
     only_looks: bool,
     keeps_lost: bool,
+    #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+    secret_service: SecretServicePersistenceBuilder,
+    #[cfg(target_os = "macos")]
+    keychain: KeychainPersistenceBuilder,
+    #[cfg(windows)]
+    entropy: SecretString,
 }
 
 impl PersistenceBuilder {
@@ -152,7 +237,8 @@ impl PersistenceBuilder {
         self
     }
 
-    /// The only key source to use, instead of the one that sealed what is there or that is configured.
+    /// The only key source to use, instead of the one that sealed what is there or that is configured. With it
+    /// [`Kind::Auto`] is a sealed file on every platform.
     pub fn key_source(mut self, source: KeySelector) -> Self {
         self.key_source = Some(source);
         self
@@ -168,6 +254,45 @@ impl PersistenceBuilder {
     /// The least protection that will do. Default: any.
     pub fn min_protection(mut self, least: Protection) -> Self {
         self.min_protection = least;
+        self
+    }
+
+    /// How the item of [`Kind::SecretService`] is found and asked for: schema, attributes, label and the rest. By default
+    /// as [`SecretServicePersistence::builder`] has it.
+    ///
+    /// ```
+    /// use strongroom::persistence::{self, Kind};
+    ///
+    /// # fn main() -> Result<(), strongroom::Error> {
+    /// let persistence = persistence::builder("token_cache.bin")
+    ///     .kind(Kind::SecretService)
+    ///     .secret_service(|item| item.schema_name("com.example.daemon").label("My daemon's tokens"))
+    ///     .build()?;
+    /// # Ok(()) }
+    /// ```
+    #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+    pub fn secret_service(
+        mut self,
+        configure: impl FnOnce(SecretServicePersistenceBuilder) -> SecretServicePersistenceBuilder,
+    ) -> Self {
+        self.secret_service = configure(self.secret_service);
+        self
+    }
+
+    /// How the item of [`Kind::Keychain`] is found and asked for. By default as [`KeychainPersistence::builder`] has it.
+    #[cfg(target_os = "macos")]
+    pub fn keychain(
+        mut self,
+        configure: impl FnOnce(KeychainPersistenceBuilder) -> KeychainPersistenceBuilder,
+    ) -> Self {
+        self.keychain = configure(self.keychain);
+        self
+    }
+
+    /// The entropy of [`Kind::Dpapi`], as [`FilePersistenceWithDataProtection::entropy`] has it. Default: none.
+    #[cfg(windows)]
+    pub fn entropy(mut self, entropy: impl Into<SecretString>) -> Self {
+        self.entropy = entropy.into();
         self
     }
 
@@ -189,7 +314,7 @@ impl PersistenceBuilder {
     /// # Errors
     /// Those of `build`.
     pub fn choose(&self) -> Result<Choice, Error> {
-        Ok(self.decide(false, &Configured::new(Environment::read()))?.choice)
+        Ok(self.decide(false, &self.configured())?.choice)
     }
 
     /// The persistence.
@@ -197,54 +322,198 @@ impl PersistenceBuilder {
     /// # Errors
     /// `not_sealed`: a plain cache is there and sealed is wanted. `not_a_token_cache`: something else is there.
     /// `unknown_key` and others: the key of what is there is not to be had. `no_encryption`: no key can be made or
-    /// found for a new document; the message lists what was tried. `protection_too_low`. `Configuration`: the path
-    /// or the mode cannot be used.
+    /// found for a new document; the message lists what was tried. `protection_too_low`. `feature_missing`: this build
+    /// does not have the kind. `not_a_signal_file`: a keyring is wanted and something else is there.
+    /// `Configuration`: the path or the mode cannot be used.
     pub fn build(self) -> Result<ChosenPersistence, Error> {
-        let decided = self.decide(true, &Configured::new(Environment::read()))?;
+        let decided = self.decide(true, &self.configured())?;
         tracing::debug!(location = %self.path.display(), choice = ?decided.choice, "the persistence was chosen");
         Ok(decided)
     }
 
-    /// Whatever is there, plain or sealed, opened as it is, instead of the kind that was set; makes no key. Nothing
-    /// is an empty plain document.
+    /// Whatever is there, plain, sealed or in the keyring whose signal file is there, opened as it is, instead of the
+    /// kind that was set; makes no key. Nothing is an empty plain document.
     ///
     /// # Errors
     /// Something else than a cache is there, or its key is not to be had. `protection_too_low`.
     pub fn open(mut self) -> Result<ChosenPersistence, Error> {
         self.kind = match self.look()? {
-            Found::Nothing | Found::Blank | Found::Plain => Kind::File,
+            Found::Nothing | Found::Blank => self.signalled_keyring().unwrap_or(Kind::File),
+            Found::Plain => Kind::File,
+            // Whether Windows has encrypted it, only decrypting tells.
+            Found::Other if cfg!(windows) => Kind::Dpapi,
             Found::Sealed(_) | Found::Other => Kind::Sealed,
         };
-        self.decide(false, &Configured::new(Environment::read()))
+        self.decide(false, &self.configured())
     }
 
-    /// Makes a document whose key is lost an error, for those who need what is in it.
-    pub(super) fn keep_lost(mut self) -> Self {
+    /// Makes a document whose key is lost for good an error, for those who need what is in it. By default it counts as
+    /// empty, and the next write moves it aside.
+    pub fn keep_lost(mut self) -> Self {
         self.keeps_lost = true;
         self
     }
 
-    fn decide(&self, make: bool, configured: &Configured) -> Result<ChosenPersistence, Error> {
+    pub(super) fn configured(&self) -> Configured {
+        let files = Arc::new(KeyFilesOnDisk { only_looks: self.only_looks });
+        Configured { files, ..Configured::new(Environment::read()) }
+    }
+
+    pub(super) fn decide(&self, make: bool, configured: &Configured) -> Result<ChosenPersistence, Error> {
         let mut reasons = Vec::new();
         if self.kind == Kind::File {
             return self.plain(reasons);
         }
         let found = self.look()?;
         reasons.push(format!("{}: {found}", self.path.display()));
-        let location = self.path.display().to_string();
         match found {
-            Found::Plain if self.fallback_to_plaintext => self.fall_back(reasons),
-            Found::Plain => Err(SealError::NotSealed { location }.into()),
-            Found::Other => Err(SealError::OtherKind { location }.into()),
-            Found::Sealed(sealed_with) => self.sealed(Some(&sealed_with), make, configured, reasons),
-            Found::Nothing | Found::Blank => match self.sealed(None, make, configured, reasons.clone()) {
-                Err(error) if self.fallback_to_plaintext => {
-                    reasons.push(error.to_string());
-                    self.fall_back(reasons)
-                }
-                result => result,
-            },
+            Found::Plain if self.fallback_to_plaintext => return self.fall_back(reasons),
+            Found::Plain if !self.kind.is_keyring() => {
+                return Err(SealError::NotSealed { location: self.path.display().to_string() }.into());
+            }
+            _ => {}
         }
+        let result = self.encrypted(&found, make, configured, reasons.clone());
+        match result {
+            Err(error) if self.fallback_to_plaintext && matches!(found, Found::Nothing | Found::Blank) => {
+                reasons.push(error.to_string());
+                self.fall_back(reasons)
+            }
+            result => result,
+        }
+    }
+
+    /// The persistence of `found`, which is not plain, or of a new document.
+    fn encrypted(
+        &self,
+        found: &Found,
+        make: bool,
+        configured: &Configured,
+        mut reasons: Vec<String>,
+    ) -> Result<ChosenPersistence, Error> {
+        let is_new = matches!(found, Found::Nothing | Found::Blank);
+        let mut kind = self.kind;
+        if kind == Kind::Auto {
+            let (chosen, why) = self.best_for(found);
+            (kind, reasons) = (chosen, reasons.into_iter().chain(why).collect());
+        } else {
+            reasons.push(format!("the persistence {kind} was asked for"));
+        }
+        if kind.is_keyring() {
+            return if is_new {
+                self.keyring(kind, reasons)
+            } else {
+                Err(PersistenceError::NotASignalFile { path: self.path.clone() }.into())
+            };
+        }
+        let location = self.path.display().to_string();
+        match (kind, found) {
+            (Kind::Dpapi, Found::Nothing | Found::Blank | Found::Other) => self.protected(reasons),
+            (Kind::Dpapi, _) => Err(SealError::OtherKind { location }.into()),
+            (_, Found::Sealed(sealed_with)) => self.sealed(Some(sealed_with), make, configured, reasons),
+            (_, Found::Nothing | Found::Blank) => self.sealed(None, make, configured, reasons),
+            (_, Found::Plain | Found::Other) => Err(SealError::OtherKind { location }.into()),
+        }
+    }
+
+    /// What the platform does best with what is at the location, and why.
+    fn best_for(&self, found: &Found) -> (Kind, Option<String>) {
+        match found {
+            _ if self.key_source.is_some() => (Kind::Sealed, None),
+            Found::Nothing | Found::Blank | Found::Other if cfg!(windows) => {
+                (Kind::Dpapi, Some("Windows keeps the key of this user".into()))
+            }
+            Found::Nothing | Found::Blank => self.best_for_new(),
+            Found::Plain | Found::Sealed(_) | Found::Other => (Kind::Sealed, None),
+        }
+    }
+
+    /// The keychain, unless there is none here that could be opened: launchd, ssh.
+    #[cfg(target_os = "macos")]
+    fn best_for_new(&self) -> (Kind, Option<String>) {
+        // The signal file of a document that is in the keychain already: elsewhere would be a second cache.
+        if self.path.symlink_metadata().is_ok() {
+            return (Kind::Keychain, Some("it is a keychain's signal file".into()));
+        }
+        let found = self.keychain.clone().build().and_then(|keychain| block_on(keychain.load()));
+        match found {
+            Err(error) if matches!(error.code(), "no_keychain" | "keychain_locked") => {
+                (Kind::Sealed, Some(error.to_string()))
+            }
+            _ => (Kind::Keychain, Some("this user has a keychain".into())),
+        }
+    }
+
+    #[cfg(not(target_os = "macos"))]
+    #[allow(clippy::unused_self)] // as on macOS
+    fn best_for_new(&self) -> (Kind, Option<String>) {
+        (Kind::Sealed, None)
+    }
+
+    /// A document in a keyring, whose signal file is at the location.
+    #[allow(unused_variables)] // where there is no keyring
+    fn keyring(&self, kind: Kind, reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
+        #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+        if kind == Kind::SecretService {
+            return self.by_the_system(self.secret_service.clone().build()?, reasons);
+        }
+        #[cfg(target_os = "macos")]
+        if kind == Kind::Keychain {
+            return self.by_the_system(self.keychain.clone().build()?, reasons);
+        }
+        Err(kind.missing())
+    }
+
+    /// The keyring that has a document, if the location may be its signal file. Asks for nothing that needs a prompt.
+    #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+    fn signalled_keyring(&self) -> Option<Kind> {
+        self.path.symlink_metadata().ok()?;
+        block_on(Configured::new(Environment::read()).secret_service_at_hand()).ok()?;
+        let item = self.secret_service.clone().prompt(false).build().ok()?;
+        let document = block_on(item.load()).ok()?;
+        (!document.bytes.is_empty()).then_some(Kind::SecretService)
+    }
+
+    #[cfg(target_os = "macos")]
+    fn signalled_keyring(&self) -> Option<Kind> {
+        self.path.symlink_metadata().ok()?;
+        let document = block_on(self.keychain.clone().build().ok()?.load()).ok()?;
+        (!document.bytes.is_empty()).then_some(Kind::Keychain)
+    }
+
+    #[cfg(not(any(target_os = "macos", all(feature = "secret-service", unix))))]
+    #[allow(clippy::unused_self)] // as where there is one
+    fn signalled_keyring(&self) -> Option<Kind> {
+        None
+    }
+
+    #[cfg(windows)]
+    fn protected(&self, reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
+        let file = self.file().build()?;
+        let protected = FilePersistenceWithDataProtection::over(file).entropy(self.entropy.clone());
+        self.by_the_system(protected, reasons)
+    }
+
+    #[cfg(not(windows))]
+    fn protected(&self, _: Vec<String>) -> Result<ChosenPersistence, Error> {
+        Err(Kind::Dpapi.missing())
+    }
+
+    /// A persistence whose keys are the operating system's.
+    #[cfg(any(windows, target_os = "macos", all(feature = "secret-service", unix)))]
+    fn by_the_system(
+        &self,
+        persistence: impl Persistence + 'static,
+        reasons: Vec<String>,
+    ) -> Result<ChosenPersistence, Error> {
+        self.check(persistence.protection())?;
+        let choice = Choice {
+            kind: persistence.kind(),
+            key_source: None,
+            protection: persistence.protection(),
+            reasons,
+        };
+        Ok(ChosenPersistence { inner: Box::new(persistence), choice, keys: None, source: None })
     }
 
     fn plain(&self, mut reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
@@ -254,7 +523,7 @@ impl PersistenceBuilder {
         let file = self.file().build()?;
         self.check(Protection::None)?;
         let choice = Choice { kind: file.kind(), key_source: None, protection: Protection::None, reasons };
-        Ok(ChosenPersistence { inner: Box::new(file), choice, keys: None })
+        Ok(ChosenPersistence { inner: Box::new(file), choice, keys: None, source: None })
     }
 
     fn fall_back(&self, reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
@@ -298,6 +567,7 @@ impl PersistenceBuilder {
                 Err(error) => return Err(error),
             }
         }
+        let mut looked_at = Vec::new();
         let source = match (source, explicit) {
             (Some(source), _) => source,
             (None, Some(source)) => {
@@ -305,15 +575,21 @@ impl PersistenceBuilder {
                 source
             }
             (None, None) => {
-                let (source, why) =
-                    block_on(configured.source_for_new()).map_err(|error| self.nothing(&error))?;
-                reasons.extend(why);
+                let (source, why) = block_on(configured.source_for_new(&self.path.display()))?;
+                reasons.extend(why.iter().cloned());
+                looked_at = why;
                 source
             }
         };
         self.check(source.protection())?;
         if keys.current().is_none() && make {
-            let ring = Arc::new(block_on(source.to_seal()).map_err(|error| self.nothing(&error))?);
+            let ring = block_on(source.to_seal()).map_err(|error| match source.kind() {
+                KeySourceKind::Host if !looked_at.is_empty() => {
+                    nothing(&self.path.display(), looked_at, &error)
+                }
+                _ => error,
+            })?;
+            let ring = Arc::new(ring);
             keys.begin_with(Unlocked { source: Arc::clone(&source), ring });
         }
         let choice = Choice {
@@ -324,7 +600,7 @@ impl PersistenceBuilder {
         };
         let keys = Arc::new(keys);
         let inner = SealedPersistence::with_keys(file, Arc::clone(&keys));
-        Ok(ChosenPersistence { inner: Box::new(inner), choice, keys: Some(keys) })
+        Ok(ChosenPersistence { inner: Box::new(inner), choice, keys: Some(keys), source: Some(source) })
     }
 
     fn file(&self) -> FilePersistenceBuilder {
@@ -337,17 +613,6 @@ impl PersistenceBuilder {
         }
         let (location, least) = (self.path.display().to_string(), self.min_protection);
         Err(SealError::ProtectionTooLow { location, has, least }.into())
-    }
-
-    /// Where a key was asked for or configured, its own error says most; else all is listed that was tried.
-    fn nothing(&self, error: &Error) -> Error {
-        let is_of_host =
-            self.key_source.is_none() && matches!(error.code(), "no_key" | "key_source_unavailable");
-        if !is_of_host {
-            return error.clone();
-        }
-        let tried = vec![NO_KEY_CONFIGURED.into(), NO_SECRET_SERVICE.into(), error.to_string()];
-        SealError::NothingAvailable { location: self.path.display().to_string(), tried }.into()
     }
 
     /// What is at the location.
@@ -389,6 +654,7 @@ pub(super) enum Found {
     Blank,
     Plain,
     Sealed(SealedWith),
+    /// No cache, or one that Windows has encrypted.
     Other,
 }
 
@@ -398,7 +664,7 @@ impl fmt::Display for Found {
             Self::Nothing => f.write_str("nothing is there yet"),
             Self::Blank => f.write_str("an empty document is there"),
             Self::Plain => f.write_str("a plain cache is there"),
-            Self::Other => f.write_str("no token cache is there"),
+            Self::Other => f.write_str("something is there that is neither sealed nor JSON"),
             Self::Sealed(sealed_with) => match sealed_with.kind() {
                 Some(kind) => write!(f, "a cache is there that was sealed with a key from {kind}"),
                 None => f.write_str("a cache is there that was sealed with a key of an unknown source"),
@@ -416,14 +682,15 @@ pub(super) struct Configured {
 
 impl Configured {
     pub(super) fn new(environment: Environment) -> Self {
-        Self { environment, files: Arc::new(KeyFilesOnDisk) }
+        Self { environment, files: Arc::new(KeyFilesOnDisk::default()) }
     }
 
+    #[allow(unreachable_patterns)] // what is built in is matched before what is missing
     pub(super) fn source(&self, selector: &KeySelector) -> Result<Arc<dyn KeySource>, Error> {
         let files = || Arc::clone(&self.files);
-        let missing = |feature| {
+        let missing = |feature| -> Error {
             let source_name = selector.to_string();
-            Err(SealError::FeatureMissing { source_name, feature }.into())
+            SealError::FeatureMissing { source_name, feature }.into()
         };
         Ok(match selector {
             KeySelector::Host => Arc::new(self.host()),
@@ -432,17 +699,17 @@ impl Configured {
             KeySelector::Systemd => {
                 Arc::new(SystemdSource::new(self.environment.credentials_directory.clone(), files()))
             }
-            KeySelector::SecretService => return missing("secret-service"),
+            #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+            KeySelector::SecretService => Arc::new(SecretServiceSource::new(Arc::new(self.in_service()))),
             #[cfg(all(feature = "keyutils", target_os = "linux"))]
             KeySelector::Keyutils => Arc::new(crate::seal::KeyutilsSource),
-            #[cfg(not(all(feature = "keyutils", target_os = "linux")))]
-            KeySelector::Keyutils => return missing("keyutils"),
             #[cfg(feature = "passphrase")]
             KeySelector::PassphraseFile(path) => {
                 Arc::new(crate::seal::PassphraseSource::new(absolute(path)?, files()))
             }
-            #[cfg(not(feature = "passphrase"))]
-            KeySelector::PassphraseFile(_) => return missing("passphrase"),
+            KeySelector::SecretService => return Err(missing("secret-service")),
+            KeySelector::Keyutils => return Err(missing("keyutils")),
+            KeySelector::PassphraseFile(_) => return Err(missing("passphrase")),
         })
     }
 
@@ -463,18 +730,46 @@ impl Configured {
         selectors
     }
 
-    /// The source that seals a new document, and why it is that one.
-    pub(super) async fn source_for_new(&self) -> Result<(Arc<dyn KeySource>, Vec<String>), Error> {
+    /// The source that seals a new document at `location`, and why it is that one.
+    pub(super) async fn source_for_new(
+        &self,
+        location: &(dyn fmt::Display + Sync),
+    ) -> Result<(Arc<dyn KeySource>, Vec<String>), Error> {
         if let Some(selector) = self.handed_in().first() {
             return Ok((self.source(selector)?, vec![format!("the key source {selector} is configured")]));
         }
-        // The Secret Service stands between what is configured and the host key.
-        let mut reasons = vec![NO_KEY_CONFIGURED.to_owned(), NO_SECRET_SERVICE.to_owned()];
+        let mut reasons = vec![NO_KEY_CONFIGURED.to_owned()];
+        match self.secret_service_at_hand().await {
+            Ok(source) => {
+                reasons.push("the Secret Service of this session answers and is unlocked".into());
+                return Ok((source, reasons));
+            }
+            Err(reason) => reasons.push(reason),
+        }
         let host = self.host();
-        let (path, exists) = host.would_use()?;
+        let (path, exists) = host.would_use().map_err(|error| nothing(location, reasons.clone(), &error))?;
         let made = if exists { "is this host's key" } else { "is where this host's key is made" };
         reasons.push(format!("{} {made}", path.display()));
         Ok((Arc::new(host), reasons))
+    }
+
+    /// The Secret Service, if it can keep keys here and now; else why not.
+    #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+    async fn secret_service_at_hand(&self) -> Result<Arc<dyn KeySource>, String> {
+        let keys = self.in_service();
+        keys.probe().await.map_err(|error| error.to_string())?;
+        Ok(Arc::new(SecretServiceSource::new(Arc::new(keys))))
+    }
+
+    #[cfg(not(all(feature = "secret-service", unix, not(target_vendor = "apple"))))]
+    #[allow(clippy::unused_async)] // as where there is one
+    async fn secret_service_at_hand(&self) -> Result<Arc<dyn KeySource>, String> {
+        Err("the Secret Service is not part of this build".into())
+    }
+
+    #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+    fn in_service(&self) -> KeysInService {
+        KeysInService::of(&self.environment.session_bus)
     }
 
     /// The sources that may have the key of an envelope, the one that its header names first; and which of them
@@ -540,7 +835,15 @@ impl Configured {
 }
 
 const NO_KEY_CONFIGURED: &str = "no key is configured: there is no systemd credential strongroom.key, no STRONGROOM_KEY_FILE, no STRONGROOM_KEY";
-const NO_SECRET_SERVICE: &str = "the Secret Service is not part of this build";
+
+/// Where a key was asked for or configured, its own error says most; of the host key all is listed that was tried.
+fn nothing(location: &(dyn fmt::Display + Sync), mut tried: Vec<String>, error: &Error) -> Error {
+    if !matches!(error.code(), "no_key" | "key_source_unavailable") {
+        return error.clone();
+    }
+    tried.push(error.to_string());
+    SealError::NothingAvailable { location: location.to_string(), tried }.into()
+}
 
 #[cfg(unix)]
 fn is_root() -> bool {
@@ -562,6 +865,8 @@ pub struct ChosenPersistence {
     inner: Box<dyn Persistence>,
     choice: Choice,
     keys: Option<Arc<Keys>>,
+    /// Where the keys come from that it is sealed with next.
+    source: Option<Arc<dyn KeySource>>,
 }
 
 impl ChosenPersistence {
@@ -569,6 +874,10 @@ impl ChosenPersistence {
     #[must_use]
     pub fn choice(&self) -> &Choice {
         &self.choice
+    }
+
+    pub(super) fn source(&self) -> Option<&Arc<dyn KeySource>> {
+        self.source.as_ref()
     }
 
     /// The source and the ring that opened it, if it is sealed and was opened.

@@ -6,24 +6,62 @@
 use std::fs::{File, FileTimes, Metadata};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
+
+use aws_lc_rs::digest::{SHA256, digest};
 
 use super::access::{self, OWNER_ONLY};
 use super::file_system::FileSystem;
 use super::revision::{Granularity, SETTLED, Stamp, is_due, nanoseconds};
-use super::{PersistenceError, Revision};
+use super::{PersistenceError, Revision, file, lock};
 use crate::time::wall_clock;
 
 /// The signal file at a path, there or not.
 #[derive(Debug, Clone)]
 pub(super) struct SignalFile {
     path: PathBuf,
+    /// The state that was seen last, and since when. Only ever tried, never waited for: another thread may have been in
+    /// it when this process was forked.
+    seen: Arc<Mutex<Option<(Stamp, Instant)>>>,
 }
 
 impl SignalFile {
-    pub(super) fn at(path: PathBuf) -> Self {
-        Self { path }
+    /// # Errors
+    /// The path cannot name a file.
+    pub(super) fn at(path: &Path) -> Result<Self, PersistenceError> {
+        Ok(Self { path: file::absolute(path)?, seen: Arc::default() })
+    }
+
+    /// What `msal_extensions` calls the item of the signal file at `path`, as it was given: its SHA-256 in hexadecimal
+    /// digits.
+    pub(super) fn name_of_item(path: &Path) -> String {
+        let hash = digest(&SHA256, path.as_os_str().as_encoded_bytes());
+        hash.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The peers' lock file, beside it.
+    pub(super) fn lock_path(&self) -> PathBuf {
+        access::with_suffix(&self.path, lock::PEERS_SUFFIX)
+    }
+
+    /// What the file is like now that the item is about to be read: what changes it meanwhile is signalled afterwards.
+    pub(super) fn before_reading(&self) -> Result<Signalled, PersistenceError> {
+        let (signal, began) = (self.look()?, Instant::now());
+        let seen = signal.map_or(began, |(stamp, _)| self.seen_since(stamp, began));
+        Ok(Signalled::before_reading(signal, seen, began))
+    }
+
+    /// Since when the file is known to be like this.
+    fn seen_since(&self, stamp: Stamp, now: Instant) -> Instant {
+        let Ok(mut last) = self.seen.try_lock() else { return now };
+        match *last {
+            Some((same, since)) if same == stamp => since,
+            _ => {
+                *last = Some((stamp, now));
+                now
+            }
+        }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -157,11 +195,7 @@ pub(super) struct Signalled {
 
 impl Signalled {
     /// The item was read from `began` on. The file was like this already, and has been at least since `seen`.
-    pub(super) fn before_reading(
-        signal: Option<(Stamp, Granularity)>,
-        seen: Instant,
-        began: Instant,
-    ) -> Self {
+    fn before_reading(signal: Option<(Stamp, Granularity)>, seen: Instant, began: Instant) -> Self {
         let age = began.duration_since(seen);
         // Without a file nothing has ever been signalled: the next one who changes the item makes it.
         let is_settled = signal
@@ -211,7 +245,7 @@ mod tests {
 
     fn signal() -> (tempfile::TempDir, SignalFile) {
         let folder = tempfile::tempdir().unwrap();
-        let signal = SignalFile::at(folder.path().join("made/signal"));
+        let signal = SignalFile::at(&folder.path().join("made/signal")).unwrap();
         (folder, signal)
     }
 

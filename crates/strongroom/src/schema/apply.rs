@@ -25,6 +25,8 @@ pub(super) struct Edits<'a> {
     /// What the change removes, and how many expired tokens go with it.
     pub(super) removed: Vec<Credential>,
     pub(super) swept: usize,
+    /// How many entries that cannot be read go too.
+    pub(super) unreadable: usize,
     /// The document's dialect, and whether Python is at home there: found out when first asked for.
     dominant: OnceCell<Dialect>,
     python_at_home: OnceCell<bool>,
@@ -47,6 +49,7 @@ impl<'a> Edits<'a> {
             added_at: HashMap::new(),
             removed: Vec::new(),
             swept: 0,
+            unreadable: 0,
             dominant: OnceCell::new(),
             python_at_home: OnceCell::new(),
         }
@@ -117,6 +120,7 @@ impl<'a> Edits<'a> {
                     let fields = Fields::read(self.index.value(at));
                     if fields.is_ok_and(|fields| self.change.removes_unreadable(kind, &fields)) {
                         self.remove(&[at]);
+                        self.unreadable += 1;
                     }
                 }
             }
@@ -137,7 +141,7 @@ impl<'a> Edits<'a> {
     }
 
     fn remove_orphans(&mut self) {
-        let ids = self.change.orphans();
+        let ids = self.change.orphans(&self.removed);
         if ids.is_empty() {
             return;
         }
@@ -438,7 +442,7 @@ fn gives_way(old: &Credential, new: &Credential) -> bool {
 }
 
 /// The key that a new entry is stored under.
-fn stored_key(credential: &Credential, dialect: Dialect, environment: &str) -> String {
+pub(super) fn stored_key(credential: &Credential, dialect: Dialect, environment: &str) -> String {
     let home = |id: &Option<String>| id.clone().unwrap_or_default();
     match credential {
         Credential::AccessToken(token) => {

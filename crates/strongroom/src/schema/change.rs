@@ -21,6 +21,8 @@ pub struct Change {
     pub(crate) removals: Vec<CredentialKey>,
     removals_by_fields: Vec<Removal>,
     orphans: HashSet<String>,
+    orphans_of_removed: bool,
+    all: bool,
     pub(crate) put_backs: Vec<AccessToken>,
     pub(super) entry_puts: Vec<EntryPut>,
     pub(super) removed_from: Vec<String>,
@@ -63,6 +65,8 @@ impl Change {
             removals: Vec::new(),
             removals_by_fields: Vec::new(),
             orphans: HashSet::new(),
+            orphans_of_removed: false,
+            all: false,
             put_backs: Vec::new(),
             entry_puts: Vec::new(),
             removed_from: Vec::new(),
@@ -103,8 +107,37 @@ impl Change {
     pub fn remove_account(mut self, home_account_id: &str, environments: &Environments) -> Self {
         let home_account_id = home_account_id.to_lowercase();
         if !home_account_id.is_empty() {
-            self.removals_by_fields.push(Removal::Account(home_account_id, environments.clone()));
+            self.removals_by_fields.push(Removal::Account(home_account_id, Some(environments.clone())));
         }
+        self
+    }
+
+    /// As [`remove_account`](Self::remove_account), under whatever host.
+    #[must_use]
+    pub fn remove_account_everywhere(mut self, home_account_id: &str) -> Self {
+        let home_account_id = home_account_id.to_lowercase();
+        if !home_account_id.is_empty() {
+            self.removals_by_fields.push(Removal::Account(home_account_id, None));
+        }
+        self
+    }
+
+    /// Removes all that the application `client_id` has, under whatever host: its own tokens, those of its users, its
+    /// AppMetadata, unreadable entries included; and the accounts of which no token is left then. A refresh token of a
+    /// family is the application's that it is stored for.
+    #[must_use]
+    pub fn remove_client(mut self, client_id: &str) -> Self {
+        self.removals_by_fields.push(Removal::Client(client_id.to_lowercase()));
+        self.orphans_of_removed = true;
+        self
+    }
+
+    /// Removes everything before anything else is done: all credentials, and in a document also what this library does
+    /// not know. An empty document is left.
+    #[must_use]
+    pub fn remove_all(mut self) -> Self {
+        self.removals_by_fields.push(Removal::All);
+        self.all = true;
         self
     }
 
@@ -186,9 +219,24 @@ impl Change {
         self.removals_by_fields.iter().any(|removal| removal.takes_unreadable(kind, fields))
     }
 
-    /// The accounts that are to go with the last token of theirs.
-    pub(crate) fn orphans(&self) -> &HashSet<String> {
-        &self.orphans
+    /// The accounts that are to go with the last token of theirs, where `removed` is what was removed already.
+    pub(crate) fn orphans(&self, removed: &[Credential]) -> HashSet<String> {
+        let mut orphans = self.orphans.clone();
+        if self.orphans_of_removed {
+            orphans.extend(removed.iter().filter_map(Credential::owner_of_token));
+        }
+        orphans
+    }
+
+    /// What is left to do when everything has been removed; `None` if that is not asked for.
+    pub(super) fn after_removing_all(&self) -> Option<Self> {
+        self.all.then(|| Self {
+            removals: Vec::new(),
+            removals_by_fields: Vec::new(),
+            orphans: HashSet::new(),
+            all: false,
+            ..self.clone()
+        })
     }
 
     /// The partitions in which a token may stand that answers for `token`.
@@ -237,10 +285,13 @@ impl Change {
 /// Which credentials go, told by their fields: stored keys differ from language to language.
 #[derive(Clone)]
 enum Removal {
-    /// Those of the user with this `home_account_id`, in lower case.
-    Account(String, Environments),
+    /// Those of the user with this `home_account_id`, in lower case; without hosts under any.
+    Account(String, Option<Environments>),
     /// The own tokens of the application with this `client_id`, in lower case.
     AppTokens(String, Environments),
+    /// All of the application with this `client_id`, in lower case.
+    Client(String),
+    All,
     Where(Arc<dyn Fn(&Credential) -> bool + Send + Sync>),
 }
 
@@ -249,12 +300,14 @@ impl Removal {
         match self {
             Self::Account(id, environments) => {
                 credential.home_account_id().is_some_and(|own| own.to_lowercase() == *id)
-                    && environments.contains(credential.environment())
+                    && environments.as_ref().is_none_or(|hosts| hosts.contains(credential.environment()))
             }
             Self::AppTokens(id, environments) => matches!(credential, Credential::AccessToken(token)
                 if token.is_app_token()
                     && token.client_id.to_lowercase() == *id
                     && environments.contains(&token.environment)),
+            Self::Client(id) => credential.client_id().is_some_and(|own| own.to_lowercase() == *id),
+            Self::All => true,
             Self::Where(predicate) => predicate(credential),
         }
     }
@@ -264,7 +317,8 @@ impl Removal {
         let environment = fields.environment.as_deref().unwrap_or_default();
         match self {
             Self::Account(id, environments) => {
-                is(fields.home_account_id.as_deref(), id) && environments.contains(environment)
+                is(fields.home_account_id.as_deref(), id)
+                    && environments.as_ref().is_none_or(|hosts| hosts.contains(environment))
             }
             Self::AppTokens(id, environments) => {
                 kind == CredentialType::AccessToken
@@ -272,6 +326,8 @@ impl Removal {
                     && is(fields.client_id.as_deref(), id)
                     && environments.contains(environment)
             }
+            Self::Client(id) => is(fields.client_id.as_deref(), id),
+            Self::All => true,
             Self::Where(_) => false,
         }
     }
@@ -286,6 +342,8 @@ impl fmt::Debug for Removal {
             Self::AppTokens(id, environments) => {
                 f.debug_tuple("AppTokens").field(id).field(environments).finish()
             }
+            Self::Client(id) => f.debug_tuple("Client").field(id).finish(),
+            Self::All => f.write_str("All"),
             Self::Where(_) => f.write_str("Where(..)"),
         }
     }

@@ -93,6 +93,17 @@ impl Credential {
         }
     }
 
+    /// The application that it was issued to; accounts are no application's.
+    pub(crate) fn client_id(&self) -> Option<&str> {
+        match self {
+            Self::AccessToken(token) => Some(&token.client_id),
+            Self::RefreshToken(token) => Some(&token.client_id),
+            Self::IdToken(token) => Some(&token.client_id),
+            Self::Account(_) => None,
+            Self::AppMetadata(app) => Some(&app.client_id),
+        }
+    }
+
     /// The authority's host.
     pub(super) fn environment(&self) -> &str {
         match self {

@@ -122,6 +122,8 @@ pub enum Applied {
         swept: usize,
         /// What the change removed, but for the expired tokens.
         removed: Vec<Credential>,
+        /// How many entries it removed that cannot be read.
+        unreadable: usize,
     },
     /// The record with this key is not as the change expected: nothing was done.
     Lost(CredentialKey),
@@ -184,11 +186,18 @@ impl Document {
         })
     }
 
+    pub(super) fn index(&self) -> &Index {
+        &self.0
+    }
+
     /// Applies `change` to this state of the document.
     ///
     /// # Errors
     /// A section that the change writes to is not an object.
     pub fn apply(&self, change: &Change) -> Result<Applied, DocumentError> {
+        if let Some(rest) = change.after_removing_all().filter(|_| !self.0.members.is_empty()) {
+            return self.begin_anew(&rest);
+        }
         let instead = change.instead.as_ref().and_then(|instead| instead.of(self));
         let mut edits = Edits::new(instead.as_ref().map_or(&self.0, |document| &document.0), change);
         if let Some(lost) = edits.make() {
@@ -198,13 +207,29 @@ impl Document {
             return Ok(Applied::Unchanged);
         }
         edits.heal();
-        Ok(Applied::Changed { bytes: edits.splice()?, swept: edits.swept, removed: edits.removed })
+        Ok(Applied::Changed {
+            bytes: edits.splice()?,
+            swept: edits.swept,
+            removed: edits.removed,
+            unreadable: edits.unreadable,
+        })
     }
-}
 
-impl Document {
-    pub(super) fn index(&self) -> &Index {
-        &self.0
+    /// Nothing of this document stays.
+    fn begin_anew(&self, change: &Change) -> Result<Applied, DocumentError> {
+        let bytes = match Self::empty().apply(change)? {
+            Applied::Changed { bytes, .. } => bytes,
+            Applied::Unchanged => SecretBytes::from(b"{}".to_vec()),
+            lost @ Applied::Lost(_) => return Ok(lost),
+        };
+        let (mut removed, mut unreadable) = (Vec::new(), 0);
+        for entry in self.entries() {
+            match entry.credential {
+                Ok(credential) => removed.push(credential),
+                Err(_) => unreadable += 1,
+            }
+        }
+        Ok(Applied::Changed { bytes, swept: 0, removed, unreadable })
     }
 }
 

@@ -38,6 +38,35 @@ fn of_parts<'a>(kind: &str, parts: impl Iterator<Item = &'a str>) -> u64 {
     parts.fold(of_text(kind.as_bytes()), |fingerprint, part| join(fingerprint, of_text(part.as_bytes())))
 }
 
+/// What a look-up can be answered with: access tokens of a partition with at least these scopes, or the one other
+/// credential of a partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub(super) partition: u64,
+    pub(super) scopes: u64,
+}
+
+impl Wanted {
+    pub(crate) fn of_key(key: &CredentialKey) -> Self {
+        let mut parts = key.parts();
+        let kind = parts.next().unwrap_or_default();
+        if kind != CredentialType::AccessToken.as_str() {
+            return Self { partition: of_key(key), scopes: 0 };
+        }
+        let partition = of_parts(kind, parts.by_ref().take(PARTITION_PARTS));
+        Self { partition, scopes: of_scopes(&Scopes::parse(parts.last().unwrap_or_default())) }
+    }
+
+    pub(crate) fn of(partition: &Partition, scopes: &Scopes) -> Self {
+        Self { partition: of_partition(partition), scopes: of_scopes(scopes) }
+    }
+
+    /// Whether all that `other` can be answered with answers this too.
+    pub(crate) const fn takes_in(&self, other: &Self) -> bool {
+        self.partition == other.partition && other.scopes & self.scopes == self.scopes
+    }
+}
+
 /// Bits that stand for a set of scopes: those of a subset are among those of the set.
 pub(super) fn of_scopes(scopes: &Scopes) -> u64 {
     scopes.iter().fold(0, |bits, scope| bits | bits_of_scope(of_text(scope.to_lowercase().as_bytes())))

@@ -367,20 +367,13 @@ impl Reading<'_> {
     }
 
     fn add(&mut self, kind: CredentialType, entry: Skim) {
-        let Skim { name: text, value, skimmed } = entry;
+        let (name, skimmed) = resolve(self.bytes, kind, &entry);
+        let Skim { name: text, value, .. } = entry;
         let index = &mut self.index;
-        let skimmed = if text.plain && skimmed.is_some() {
-            index.names.push(fingerprint::of_text(&self.bytes[text.content.clone()]));
-            skimmed
-        } else {
-            let name = name(self.bytes, &text);
-            index.names.push(fingerprint::of_text(name.as_bytes()));
-            if !text.literal {
-                index.spelled.insert(index.entries.len(), (&*name).into());
-            }
-            let value = std::str::from_utf8(&self.bytes[value.clone()]).unwrap_or_default();
-            decoded(kind, &name, value)
-        };
+        index.names.push(fingerprint::of_text(name.as_bytes()));
+        if !text.literal {
+            index.spelled.insert(index.entries.len(), (&*name).into());
+        }
         index.keys.push(skimmed.as_ref().map_or(0, |skimmed| skimmed.key));
         index.partitions.push(skimmed.as_ref().map_or(0, |skimmed| skimmed.partition));
         // What is larger than 4 GiB was refused.
@@ -395,8 +388,23 @@ impl Reading<'_> {
     }
 }
 
+/// The stored key of an entry and what it is found by, which is decoded where it could not be skimmed; `None` if it is
+/// unreadable.
+pub(super) fn resolve<'a>(
+    bytes: &'a [u8],
+    kind: CredentialType,
+    entry: &Skim,
+) -> (Cow<'a, str>, Option<Skimmed>) {
+    let name = name(bytes, &entry.name);
+    let skimmed = match &entry.skimmed {
+        Some(skimmed) if entry.name.plain => Some(skimmed.clone()),
+        _ => decoded(kind, &name, std::str::from_utf8(&bytes[entry.value.clone()]).unwrap_or_default()),
+    };
+    (name, skimmed)
+}
+
 /// The name of a member.
-fn name<'a>(bytes: &'a [u8], text: &Text) -> Cow<'a, str> {
+pub(super) fn name<'a>(bytes: &'a [u8], text: &Text) -> Cow<'a, str> {
     let read = |range| std::str::from_utf8(&bytes[range]).unwrap_or_default();
     if text.literal {
         Cow::Borrowed(read(text.content.clone()))

@@ -25,6 +25,7 @@ pub(crate) fn text<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<
 }
 
 /// A whole number of seconds, written as a number, a float or a decimal string.
+#[cfg_attr(not(feature = "client"), allow(dead_code))]
 pub(crate) fn seconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     Ok(deserializer.deserialize_any(ScalarVisitor)?.seconds())
 }

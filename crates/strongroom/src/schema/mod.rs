@@ -18,8 +18,10 @@ pub(crate) mod lenient;
 #[cfg(test)]
 #[cfg(not(any(shuttle, windows)))]
 mod model;
+mod peers;
 mod raw;
 mod scan;
+mod sieve;
 mod skim;
 mod splice;
 mod target;
@@ -36,6 +38,9 @@ pub(crate) use self::environment::canonical;
 #[cfg(feature = "client")]
 pub(crate) use self::environment::cloud_of;
 pub use self::extended::ExtendedKey;
+pub(crate) use self::fingerprint::Wanted;
 pub use self::key::{CredentialKey, Partition, RecordRevision, TokenScheme};
+pub use self::peers::{Concern, Harm};
 pub use self::raw::RawEntry;
+pub(crate) use self::sieve::Sieve;
 pub use self::target::Scopes;

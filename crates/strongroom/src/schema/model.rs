@@ -8,9 +8,12 @@ use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::credential::{Credential, CredentialType};
+use super::document::Document;
 use super::entry::{EntryProblem, Fields, name_of};
+use super::fingerprint::Wanted;
 use super::index::{Index, known};
 use super::key::{CredentialKey, Partition};
+use super::sieve::Sieve;
 use super::skim::Known;
 use super::target::Scopes;
 use crate::SecretBytes;
@@ -154,7 +157,53 @@ fn compare(text: &str) -> Result<(), TestCaseError> {
             prop_assert!(listed.iter().filter(has).all(|wanted| found.contains(wanted)), "{:?}", wanted);
         }
     }
+    for (key, partition) in identities.iter().take(4) {
+        compare_sieved(text, &index, key, partition)?;
+    }
     Ok(())
+}
+
+/// Asserts that what is left of a document that is read in pieces of any size gives the answers of the whole.
+fn compare_sieved(
+    text: &str,
+    index: &Index,
+    key: &CredentialKey,
+    partition: &Partition,
+) -> Result<(), TestCaseError> {
+    let bare =
+        |found: Option<(usize, Credential)>| found.map(|(at, credential)| (index.revision(at), credential));
+    let newest = bare(index.newest(std::slice::from_ref(key)));
+    for piece in [usize::MAX, 61] {
+        let left =
+            sieved(text.as_bytes(), piece, Wanted::of_key(key)).expect("all of it fits into the window");
+        let found = left.get(key).map(|(credential, revision)| (revision, credential));
+        prop_assert_eq!(&found, &newest, "{:?} in pieces of {}", key, piece);
+        for scopes in ["", "A b"].map(Scopes::parse) {
+            let wanted = Wanted::of(partition, &scopes);
+            let left = sieved(text.as_bytes(), piece, wanted).expect("all of it fits into the window");
+            let expected: Vec<_> =
+                index.list(partition, &scopes).into_iter().map(|(_, found)| found).collect();
+            let listed: Vec<_> =
+                left.list_for(partition, &scopes).into_iter().map(|(found, _)| found).collect();
+            prop_assert_eq!(listed, expected, "{:?} {:?} in pieces of {}", partition, scopes, piece);
+            if wanted.takes_in(&Wanted::of_key(key)) {
+                let found = left.get(key).map(|(credential, revision)| (revision, credential));
+                prop_assert_eq!(&found, &newest, "{:?} in pieces of {}", key, piece);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a sieve leaves of a text that it is shown in pieces.
+fn sieved(text: &[u8], piece: usize, wanted: Wanted) -> Option<Document> {
+    let mut sieve = Sieve::new(wanted);
+    let (mut done, mut shown) = (0, 0);
+    while shown < text.len() {
+        shown = text.len().min(shown.saturating_add(piece));
+        done += sieve.read(&text[done..shown]);
+    }
+    sieve.into_document().filter(|_| done == text.len())
 }
 
 const HOST: &str = "login.microsoftonline.com";
@@ -416,5 +465,25 @@ fn usual_documents_are_read_without_decoding() {
         let mut scanner = super::scan::Scanner::new(text.as_bytes(), 0);
         let mut skimmer = super::skim::Skimmer::new(text.as_bytes(), CredentialType::AccessToken);
         assert!(skimmer.entry(&mut scanner).is_some_and(|entry| entry.skimmed.is_some()), "{text}");
+    }
+}
+
+#[test]
+fn a_sieve_judges_no_document_that_is_damaged_or_goes_on() {
+    let wanted = Wanted::of(&Partition::of_app_tokens(HOST, "c", "t"), &Scopes::default());
+    let whole = "{\"AccessToken\": {\"k\": {}, \"l\": 5}, \"x\": [1]}";
+    assert!(sieved(whole.as_bytes(), 5, wanted).is_some());
+    for end in 0..whole.len() {
+        assert!(sieved(&whole.as_bytes()[..end], usize::MAX, wanted).is_none(), "{end}");
+        let mut damaged = whole.as_bytes().to_vec();
+        damaged[end] = b'\x01';
+        assert!(sieved(&damaged, usize::MAX, wanted).is_none(), "{end}");
+    }
+    assert!(sieved(format!("{whole} \n").as_bytes(), 5, wanted).is_some());
+    for rest in ["}", "{}", ",", "\0"] {
+        assert!(sieved(format!("{whole}{rest}").as_bytes(), usize::MAX, wanted).is_none(), "{rest}");
+    }
+    for other in ["", " ", "[]", "\u{feff}{}", "{\"AccessToken\": {]}"] {
+        assert!(sieved(other.as_bytes(), usize::MAX, wanted).is_none(), "{other}");
     }
 }

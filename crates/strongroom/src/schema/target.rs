@@ -20,6 +20,10 @@ impl Scopes {
     /// Reads scopes separated by white space, as in `target` and in `scope`.
     #[must_use]
     pub fn parse(text: &str) -> Self {
+        // One scope is its own set. It is what nearly all requests of an application ask for.
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Self(vec![text.to_owned()]);
+        }
         text.split_whitespace().collect()
     }
 

@@ -137,6 +137,28 @@ pub enum SealError {
         /// Its permission bits.
         mode: u32,
     },
+    /// What another tool sealed does not open.
+    #[error("{location} cannot be opened: {reason}")]
+    NotOpened {
+        /// What was to be opened.
+        location: String,
+        /// Why it was not.
+        reason: String,
+    },
+    /// What another tool sealed cannot be opened any more: its key lay in the kernel's keyring.
+    #[error(
+        "the key of {location} is gone from the kernel's keyring, which does not outlive a reboot: nothing can be read"
+    )]
+    ToolKeyGone {
+        /// What was to be opened.
+        location: String,
+    },
+    /// A key file was to be made, and there is one.
+    #[error("there is a file {} already", path.display())]
+    KeyFileExists {
+        /// The file.
+        path: PathBuf,
+    },
     /// The source of the keys cannot be reached.
     #[error("{source_name} cannot be used: {reason}")]
     SourceUnavailable {
@@ -218,6 +240,8 @@ impl Diagnose for SealError {
             | Self::UnknownKey { .. }
             | Self::UnsupportedSource { .. }
             | Self::KeyLost { .. }
+            | Self::NotOpened { .. }
+            | Self::ToolKeyGone { .. }
             | Self::KeyNotThere { .. } => ErrorKind::Unusable,
             Self::SourceUnavailable { .. }
             | Self::NothingAvailable { .. }
@@ -226,6 +250,7 @@ impl Diagnose for SealError {
             Self::NoKey { .. }
             | Self::InvalidKeys { .. }
             | Self::NotWritable { .. }
+            | Self::KeyFileExists { .. }
             | Self::FeatureMissing { .. }
             | Self::UnknownSource { .. } => ErrorKind::Configuration,
             Self::NoRandomness => ErrorKind::Internal,
@@ -248,6 +273,9 @@ impl Diagnose for SealError {
             Self::NoKey { .. } => "no_key",
             Self::InvalidKeys { .. } => "invalid_keys",
             Self::KeyFileExposed { .. } => "key_file_exposed",
+            Self::NotOpened { .. } => "tool_cache_not_opened",
+            Self::ToolKeyGone { .. } => "tool_key_gone",
+            Self::KeyFileExists { .. } => "key_file_exists",
             Self::SourceUnavailable { .. } => "key_source_unavailable",
             Self::NotWritable { .. } => "key_source_not_writable",
             Self::FeatureMissing { .. } => "feature_missing",
@@ -279,10 +307,10 @@ impl Diagnose for SealError {
             Self::OtherContents { .. } => {
                 Cow::Borrowed("choose the path of the cache itself; the file was not touched")
             }
-            Self::UnknownKey { source_kind, .. } => Cow::Owned(format!(
+            Self::UnknownKey { source_kind, location, .. } => Cow::Owned(format!(
                 "{}, or name the source that has it with --key-source; if the key is gone for good, move the file \
                  away to begin a new cache; it was not touched",
-                source_kind.how_to_provide()
+                source_kind.how_to_provide(location)
             )),
             Self::KeyLost { .. } => Cow::Borrowed(
                 "restore the key from a backup, or go on: the next write moves the cache aside and begins a new one",
@@ -301,6 +329,16 @@ impl Diagnose for SealError {
                 "run 'chmod 0600 {}', and rotate the key: others could have read it",
                 path.display()
             )),
+            Self::NotOpened { .. } => Cow::Borrowed(
+                "check that the tool itself still finds its tokens, on this machine and as this user; it was not touched",
+            ),
+            Self::ToolKeyGone { .. } => Cow::Borrowed(
+                "sign in with that tool again, which begins a new cache, or do without its tokens",
+            ),
+            Self::KeyFileExists { .. } => Cow::Borrowed(
+                "choose another path, or add a key to that file with 'strongroom key rotate --key-source file:PATH'; it \
+                 was not touched",
+            ),
             Self::SourceUnavailable { .. } => {
                 Cow::Borrowed("make the source available, or choose another one with --key-source")
             }

@@ -1,10 +1,11 @@
 //! The keys that seal and open: one primary key that new envelopes are sealed with, older ones for reading.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use super::cipher;
 use super::error::SealError;
-use super::key_source::{KeySourceKind, text};
+use super::key_source::{KeySourceKind, SealedWith, text};
 use crate::platform::locked_memory::LockedBytes;
 use crate::time::{Clock as _, SystemClock, UnixSeconds};
 use crate::{Error, SecretBytes};
@@ -147,6 +148,12 @@ impl KeyRing {
     /// All keys, the primary first, and when each was made as far as that is known.
     pub fn keys(&self) -> impl Iterator<Item = (KeyId, Option<UnixSeconds>)> + '_ {
         self.keys.iter().map(|key| (key.id, key.created))
+    }
+
+    /// The file that the keys lie in, where they lie in one.
+    #[must_use]
+    pub fn file(&self) -> Option<PathBuf> {
+        SealedWith::new(self.source.number(), self.primary(), self.parameter.clone()).key_file()
     }
 
     /// Whether the ring has this key.

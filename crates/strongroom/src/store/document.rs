@@ -2,6 +2,7 @@
 
 mod read;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,9 @@ use super::{CredentialStore, Lead, LeadGuard, Outcome, Record, StoreInfo};
 use crate::persistence::flight::{self, Attempt};
 use crate::persistence::lock::{DocumentLock, LockPaths, side_file};
 use crate::persistence::{Fence, Loaded, Location, Persistence, PersistenceError, Revision, Saved};
-use crate::schema::{Applied, Change, CredentialKey, Document, DocumentError, Partition, Scopes};
+use crate::schema::{
+    Applied, Change, CredentialKey, Document, DocumentError, Partition, Scopes, Sieve, Wanted,
+};
 use crate::time::Deadline;
 use crate::wait::{self, BoxFuture};
 use crate::{Error, SecretBytes};
@@ -26,6 +29,8 @@ const EMPTIED_FOR: Duration = Duration::from_millis(150);
 const PATIENCE: Duration = Duration::from_secs(3);
 /// How often a change is replayed on documents that others keep replacing.
 const MOST_REPLAYS: u32 = 32;
+/// How often one change moves a damaged document aside, each of which was damaged for long enough.
+const MOST_MOVES: u32 = 3;
 
 /// A [`CredentialStore`] in one cache document, the form that every MSAL shares.
 ///
@@ -44,8 +49,27 @@ pub struct DocumentStore<P> {
 
 struct Snapshot {
     document: Document,
+    /// What look-up the document was looked through for, of which no more than that was kept. `None`: it is whole.
+    part: Option<Wanted>,
     revision: Revision,
     generation: u64,
+}
+
+impl Snapshot {
+    fn answers(&self, wanted: &Wanted) -> bool {
+        self.part.is_none_or(|part| part.takes_in(wanted))
+    }
+
+    fn had_content(&self) -> bool {
+        self.part.is_some() || !self.document.is_empty()
+    }
+}
+
+/// The document that a change is made to.
+struct ToWrite {
+    snapshot: Arc<Snapshot>,
+    /// A damaged one was moved aside for it.
+    is_begun_anew: bool,
 }
 
 /// A document that did not parse, and since when it is the same.
@@ -80,13 +104,34 @@ impl<P: Persistence> DocumentStore<P> {
         &self.persistence
     }
 
-    /// The newest document.
-    async fn snapshot(&self) -> Result<Arc<Snapshot>, Error> {
-        let snapshot = self.snapshot.load_full();
-        if let Some(snapshot) = &snapshot
-            && self.persistence.is_current(&snapshot.revision)?
-        {
+    /// What answers a look-up: the newest document, or as much of it as is needed.
+    ///
+    /// A large document is looked through for the first question, and kept when there is a second one: a command
+    /// asks once, and who serves many tokens would look through it again and again.
+    async fn snapshot_for(&self, wanted: Wanted) -> Result<Arc<Snapshot>, Error> {
+        let last = self.snapshot.load_full();
+        let asked_once = last.as_ref().is_none_or(|last| last.part.is_some());
+        let current = self.current(last)?;
+        if let Some(snapshot) = current.as_ref().filter(|snapshot| snapshot.answers(&wanted)) {
             return Ok(Arc::clone(snapshot));
+        }
+        let is_damaged = self.damaged().is_some();
+        if asked_once && current.is_none() && !is_damaged {
+            let mut sieve = Sieve::new(wanted);
+            let seen = self.persistence.look_through(&mut |window| sieve.read(window)).await?;
+            if let Some((revision, document)) = seen.zip(sieve.into_document()) {
+                return Ok(self.remember(document, Some(wanted), revision));
+            }
+        }
+        self.snapshot().await
+    }
+
+    /// The newest document as a whole.
+    async fn snapshot(&self) -> Result<Arc<Snapshot>, Error> {
+        let last = self.snapshot.load_full();
+        let had_content = last.as_ref().is_some_and(|last| last.had_content());
+        if let Some(snapshot) = self.current(last.filter(|last| last.part.is_none()))? {
+            return Ok(snapshot);
         }
         if let Some(damaged) = self.damaged().clone()
             && damaged.settled.has_passed()
@@ -94,7 +139,13 @@ impl<P: Persistence> DocumentStore<P> {
         {
             return Err(damaged.error.into());
         }
-        self.load_patiently(snapshot.is_some_and(|snapshot| !snapshot.document.is_empty())).await
+        self.load_patiently(had_content).await
+    }
+
+    /// The snapshot, if it is still of the newest document.
+    fn current(&self, snapshot: Option<Arc<Snapshot>>) -> Result<Option<Arc<Snapshot>>, Error> {
+        let Some(snapshot) = snapshot else { return Ok(None) };
+        Ok(self.persistence.is_current(&snapshot.revision)?.then_some(snapshot))
     }
 
     /// Loads the document. Peers truncate in place: what is torn, or suddenly empty, is read again with growing
@@ -136,11 +187,8 @@ impl<P: Persistence> DocumentStore<P> {
     fn take_in(&self, bytes: SecretBytes, revision: Revision) -> Result<Arc<Snapshot>, Damaged> {
         match Document::parse(bytes) {
             Ok(document) => {
-                let generation = self.generations.fetch_add(1, Ordering::Relaxed);
-                let snapshot = Arc::new(Snapshot { document, revision, generation });
-                retire(self.snapshot.swap(Some(Arc::clone(&snapshot))));
                 *self.damaged() = None;
-                Ok(snapshot)
+                Ok(self.remember(document, None, revision))
             }
             Err(error) => {
                 let mut seen = self.damaged();
@@ -154,6 +202,13 @@ impl<P: Persistence> DocumentStore<P> {
                 Err(damaged)
             }
         }
+    }
+
+    fn remember(&self, document: Document, part: Option<Wanted>, revision: Revision) -> Arc<Snapshot> {
+        let generation = self.generations.fetch_add(1, Ordering::Relaxed);
+        let snapshot = Arc::new(Snapshot { document, part, revision, generation });
+        retire(self.snapshot.swap(Some(Arc::clone(&snapshot))));
+        snapshot
     }
 
     /// Whether a peer may be about to write the file that it has just truncated.
@@ -170,15 +225,23 @@ impl<P: Persistence> DocumentStore<P> {
     async fn change(&self, change: &Change) -> Result<Outcome, Error> {
         let deadline = Deadline::after(self.lock_timeout);
         let mut lock = DocumentLock::acquire(&self.lock_paths, self.lock_timeout).await?;
+        let mut change = Cow::Borrowed(change);
         for replays in 0..MOST_REPLAYS {
             let snapshot = match self.known_to_write().filter(|_| replays == 0) {
                 Some(snapshot) => snapshot,
-                None => self.load_to_write(deadline).await?,
+                None => {
+                    let to_write = self.load_to_write(deadline).await?;
+                    // It was there, and nobody meant to delete it.
+                    if to_write.is_begun_anew && change.only_existing {
+                        change.to_mut().only_existing = false;
+                    }
+                    to_write.snapshot
+                }
             };
-            let (bytes, swept, removed) = match snapshot.document.apply(change).map_err(Error::from)? {
+            let (bytes, swept, removed) = match snapshot.document.apply(&change).map_err(Error::from)? {
                 Applied::Unchanged => return Ok(Outcome::Applied { swept: 0, removed: Vec::new() }),
                 Applied::Lost(key) => return Ok(Outcome::Lost(key)),
-                Applied::Changed { bytes, swept, removed } => (bytes, swept, removed),
+                Applied::Changed { bytes, swept, removed, .. } => (bytes, swept, removed),
             };
             let saved = {
                 let still_held = || lock.still_held();
@@ -205,17 +268,19 @@ impl<P: Persistence> DocumentStore<P> {
     /// The document that was read last, if it is still the newest. Should it have changed all the same, the comparison
     /// before the rename will notice.
     fn known_to_write(&self) -> Option<Arc<Snapshot>> {
-        let snapshot = self.snapshot.load_full()?;
-        self.persistence.is_current(&snapshot.revision).is_ok_and(|is_current| is_current).then_some(snapshot)
+        let whole = self.snapshot.load_full().filter(|snapshot| snapshot.part.is_none());
+        self.current(whole).ok().flatten()
     }
 
     /// The newest document, to be changed under the lock that is held. One that is damaged for good is moved
     /// aside, so that a daemon goes on instead of failing until somebody looks. One that is torn anew whenever we
     /// look is given up at `deadline`, but not before it could have stayed the same for long enough.
-    async fn load_to_write(&self, deadline: Deadline) -> Result<Arc<Snapshot>, Error> {
+    async fn load_to_write(&self, deadline: Deadline) -> Result<ToWrite, Error> {
+        let mut is_begun_anew = false;
         let patience = Deadline::after(PATIENCE);
-        let had_content = self.snapshot.load().as_ref().is_some_and(|snapshot| !snapshot.document.is_empty());
+        let had_content = self.snapshot.load().as_ref().is_some_and(|snapshot| snapshot.had_content());
         let emptied_until = Deadline::after(EMPTIED_FOR);
+        let mut moves = 0;
         loop {
             let loaded = self.persistence.load().await?;
             if had_content && self.is_emptied(&loaded) && !emptied_until.has_passed() {
@@ -224,7 +289,7 @@ impl<P: Persistence> DocumentStore<P> {
                 continue;
             }
             let damaged = match self.take_in(loaded.bytes, loaded.revision) {
-                Ok(snapshot) => return Ok(snapshot),
+                Ok(snapshot) => return Ok(ToWrite { snapshot, is_begun_anew }),
                 Err(damaged) => damaged,
             };
             if !damaged.error.may_be_torn() || self.strict {
@@ -237,13 +302,21 @@ impl<P: Persistence> DocumentStore<P> {
                 wait::sleep(damaged.settled.remaining().min(Duration::from_millis(100))).await;
                 continue;
             }
+            // What is there as before although it was moved, or is said to be no longer the same, would be for ever.
+            if moves == MOST_MOVES {
+                return Err(damaged.error.into());
+            }
+            moves += 1;
             match self.persistence.set_aside(&damaged.revision).await? {
-                Some(kept) => tracing::warn!(
-                    location = %self.persistence.location(),
-                    kept,
-                    "the cache was damaged ({}); it was moved aside and a new one is begun",
-                    damaged.error
-                ),
+                Some(kept) => {
+                    is_begun_anew = true;
+                    tracing::warn!(
+                        location = %self.persistence.location(),
+                        kept,
+                        "the cache was damaged ({}); it was moved aside and a new one is begun",
+                        damaged.error
+                    );
+                }
                 // It has changed under our hands, or cannot be moved.
                 None if !self.persistence.is_current(&damaged.revision)? => {}
                 None => return Err(damaged.error.into()),
@@ -257,7 +330,9 @@ impl<P: Persistence> DocumentStore<P> {
 fn retire(old: Option<Arc<Snapshot>>) {
     const LARGE: usize = 1 << 20;
 
-    if let Some(old) = old.filter(|old| old.document.bytes().len() > LARGE) {
+    // What was only looked through is small, and its file is large.
+    let is_large = |old: &Arc<Snapshot>| old.part.is_some() || old.document.bytes().len() > LARGE;
+    if let Some(old) = old.filter(is_large) {
         // Where no thread is to be had, it is dropped with the closure, here.
         let _ = std::thread::Builder::new().name("strongroom-wipe".into()).spawn(move || drop(old));
     }
@@ -297,7 +372,7 @@ impl<P: Persistence> DocumentStoreBuilder<P> {
 impl<P: Persistence> CredentialStore for DocumentStore<P> {
     fn get<'a>(&'a self, key: &'a CredentialKey) -> BoxFuture<'a, Result<Option<Record>, Error>> {
         Box::pin(async move {
-            let found = self.snapshot().await?.document.get(key);
+            let found = self.snapshot_for(Wanted::of_key(key)).await?.document.get(key);
             Ok(found.map(|(credential, revision)| Record { credential, revision }))
         })
     }
@@ -315,7 +390,8 @@ impl<P: Persistence> CredentialStore for DocumentStore<P> {
         scopes: &'a Scopes,
     ) -> BoxFuture<'a, Result<Vec<Record>, Error>> {
         Box::pin(async move {
-            let found = self.snapshot().await?.document.list_for(partition, scopes);
+            let wanted = Wanted::of(partition, scopes);
+            let found = self.snapshot_for(wanted).await?.document.list_for(partition, scopes);
             Ok(found.into_iter().map(|(credential, revision)| Record { credential, revision }).collect())
         })
     }

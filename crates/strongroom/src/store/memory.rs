@@ -73,8 +73,9 @@ impl Contents {
             }
         }
         let swept = if change.sweep { self.sweep(change.now) } else { 0 };
-        if !change.orphans().is_empty() {
-            removed.extend(self.remove_orphans(change));
+        let orphans = change.orphans(&removed);
+        if !orphans.is_empty() {
+            removed.extend(self.remove_orphans(change, &orphans));
         }
         Outcome::Applied { swept, removed }
     }
@@ -105,7 +106,7 @@ impl Contents {
         })
     }
 
-    fn remove_orphans(&mut self, change: &Change) -> Vec<Credential> {
+    fn remove_orphans(&mut self, change: &Change, orphans: &HashSet<String>) -> Vec<Credential> {
         let owners: HashSet<String> =
             self.records.values().filter_map(|record| record.credential.owner_of_token()).collect();
         let stored: HashSet<CredentialKey> =
@@ -113,7 +114,7 @@ impl Contents {
         self.remove_those(|credential| {
             let id = credential.home_account_id().unwrap_or_default().to_lowercase();
             matches!(credential, Credential::Account(_))
-                && change.orphans().contains(&id)
+                && orphans.contains(&id)
                 && !owners.contains(&id)
                 && !stored.contains(&CredentialKey::of(credential))
         })

@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use strongroom::{
     ClientCredential, ConfidentialClientApplication, DocumentStore, FilePersistence, HttpTransport, Step,
-    TokenCache,
+    TokenCache, block_on,
 };
 use strongroom_sts::{Endpoint, Fault};
 
@@ -30,14 +32,28 @@ fn start(scene: &Scene, cannot_store: bool) -> Process {
     Process::start(another_process(HELPER).env("STRONGROOM_TEST_ORDER", order.to_string()))
 }
 
+/// Starts processes and waits until each of their tasks waits for its token.
 fn start_and_wait(scene: &Scene, count: usize, cannot_store: bool) -> Vec<Process> {
     let mut processes: Vec<_> = (0..count).map(|_| start(scene, cannot_store)).collect();
     for process in &mut processes {
         for _ in 0..TASKS {
-            process.wait_for("asks");
+            process.wait_for("waits");
         }
     }
     processes
+}
+
+/// Waits until so many processes wait in the kernel for the one that leads.
+fn wait_for_followers(scene: &Scene, count: usize) {
+    let flight = std::fs::metadata(format!("{}.flight", scene.location().display())).unwrap();
+    let inode = format!(":{} ", std::os::unix::fs::MetadataExt::ino(&flight));
+    let followers = || {
+        let locks = std::fs::read_to_string("/proc/locks").unwrap();
+        locks.lines().filter(|lock| lock.contains("-> ") && lock.contains(&inode)).count()
+    };
+    while followers() < count {
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// What the tasks of these processes got, one line each.
@@ -63,6 +79,7 @@ fn a_herd_makes_one_request() {
     scene.sts.add_fault(Fault::new(Endpoint::Token).hold()).unwrap();
     let processes = start_and_wait(&scene, PROCESSES, false);
     scene.wait_for(|stats| stats.held == 1);
+    wait_for_followers(&scene, PROCESSES - 1);
     scene.sts.clear_faults();
     let answers = answers(processes);
     assert_eq!(answers.len(), PROCESSES * TASKS);
@@ -77,6 +94,7 @@ fn when_the_leader_is_killed_one_other_asks() {
     let mut leader = start_and_wait(&scene, 1, false);
     scene.wait_for(|stats| stats.token == 1);
     let others = start_and_wait(&scene, PROCESSES - 1, false);
+    wait_for_followers(&scene, PROCESSES - 1);
     leader[0].kill();
     // Nothing else has happened: its death is what the next one was waiting for.
     scene.wait_for(|stats| stats.token == 2);
@@ -183,8 +201,14 @@ fn helper_process_that_asks() {
         .map(|_| {
             let (app, scope, say) = (app.clone(), text("scope"), Arc::clone(&say));
             std::thread::spawn(move || {
-                say("asks".into());
-                let answer = match app.acquire_token_for_client(scope.as_str()).blocking() {
+                let mut asked = pin!(app.acquire_token_for_client(scope.as_str()).into_future());
+                let at_once = asked.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                say("waits".into());
+                let result = match at_once {
+                    Poll::Ready(result) => result,
+                    Poll::Pending => block_on(asked),
+                };
+                let answer = match result {
                     Ok(result) => json!({
                         "token": result.access_token().expose(), "persisted": result.is_persisted(),
                         "source": result.token_source().as_str(),

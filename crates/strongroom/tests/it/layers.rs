@@ -8,6 +8,7 @@ use crate::source_support::{Crate, module_of, tokens};
 /// have their place, filled or not.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("fuzzing", &["oauth", "schema", "error", "secret", "time"]),
+    ("conformance", &["store", "persistence", "schema", "error", "secret", "time", "wait"]),
     ("client", &["authority", "oauth", "cache", "schema", "platform", "error", "secret", "time", "wait"]),
     ("authority", &["oauth", "schema", "error", "secret", "time", "wait"]),
     ("oauth", &["schema", "platform", "error", "secret", "time", "wait"]),
@@ -20,7 +21,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("platform", &[]),
     ("env_vars", &["secret"]),
     ("error", &[]),
-    ("secret", &[]),
+    ("secret", &["platform"]),
     ("time", &[]),
 ];
 

@@ -15,6 +15,7 @@ mod client_credentials;
 mod client_support;
 #[cfg(unix)]
 mod clock;
+mod conformance;
 #[cfg(unix)]
 mod crash;
 #[cfg(unix)]
@@ -27,7 +28,11 @@ mod fork;
 mod herd;
 #[cfg(target_os = "linux")]
 mod keyring_support;
+#[cfg(unix)]
+mod large_documents;
 mod layers;
+#[cfg(target_os = "linux")]
+mod other_tools;
 #[cfg(unix)]
 mod persistence_file;
 mod persistence_support;
@@ -59,6 +64,8 @@ mod seal_memory;
 mod seal_migrate;
 #[cfg(unix)]
 mod seal_rotation;
+#[cfg(target_os = "linux")]
+mod seal_secret_service;
 #[cfg(unix)]
 mod seal_sources;
 #[cfg(unix)]

@@ -495,22 +495,6 @@ fn on_an_overlay_no_descriptor_is_kept_and_a_change_is_noticed() {
 }
 
 #[test]
-fn a_document_that_was_removed_or_has_appeared_is_a_conflict() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().join("cache.bin");
-    let persistence = open(&path);
-    let absent = block_on(persistence.load()).unwrap().revision;
-    std::fs::write(&path, "{}").unwrap();
-    assert!(matches!(save_to(&persistence, b"[]", &absent).unwrap(), Saved::Conflict));
-    let present = block_on(persistence.load()).unwrap().revision;
-    block_on(persistence.remove()).unwrap();
-    assert!(!persistence.is_current(&present).unwrap());
-    assert!(matches!(save_to(&persistence, b"[]", &present).unwrap(), Saved::Conflict));
-    assert!(!path.exists());
-    block_on(persistence.remove()).unwrap();
-}
-
-#[test]
 fn a_document_set_aside_is_kept_for_its_owner_and_only_three_of_them() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("cache.bin");

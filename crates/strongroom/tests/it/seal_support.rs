@@ -8,7 +8,7 @@ use strongroom::persistence::{self, ChosenPersistence, Kind};
 use strongroom::{
     AccessToken, Credential, CredentialKey, CredentialStore as _, DocumentStore, Error, Fence,
     FilePersistence, KeySelector, KeySource, Partition, Persistence, Saved, SealedPersistence, SecretBytes,
-    block_on,
+    block_on, conformance,
 };
 
 use crate::schema_support::{app_token, change};
@@ -92,10 +92,10 @@ pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, Error>) -> String {
     error.code().to_owned()
 }
 
-/// A process with nothing in its environment but these variables.
+/// A process with nothing in its environment but these variables, and without the session bus of whoever runs this.
 pub(crate) fn process_with(environment: &[(&str, &Path)]) -> Command {
     let mut command = another_process("seal_support::helper_process_uses_a_cache");
-    command.env_clear().envs(environment.iter().copied());
+    command.env_clear().env("XDG_RUNTIME_DIR", "/nonexistent").envs(environment.iter().copied());
     command
 }
 
@@ -167,6 +167,36 @@ fn use_cache(what: &str, path: &Path) -> Result<String, Error> {
             put(&chosen, other)?;
             String::new()
         }
+        "choose-alone" => {
+            let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+            let before = threads();
+            let choice = persistence::builder(path).choose()?;
+            format!("{} {}", choice.key_source.unwrap_or_default(), threads() - before)
+        }
+        "conforms" => {
+            let open = || persistence::builder(path).kind(Kind::Sealed).key_source(argument.parse()?).build();
+            // Whoever has no such key source here says so before the suite does.
+            let first = Arc::new(open()?);
+            // To stretch a passphrase for each handle would take minutes.
+            let is_slow = argument.starts_with("passphrase-file:");
+            let handle = || if is_slow { Arc::clone(&first) } else { Arc::new(open().unwrap()) };
+            let report = conformance::of(handle).without(conformance::Promise::CompareAndSwap).run();
+            if report.failed.is_empty() { "all hold".into() } else { report.to_string() }
+        }
+        "into-keyring" | "out-of-keyring" => {
+            let migration = persistence::migrate(path);
+            let migration = match verb {
+                "into-keyring" => migration.to(Kind::SecretService),
+                _ => migration.from(Kind::SecretService),
+            };
+            let migration = if argument.is_empty() { migration } else { migration.new_location(argument) };
+            migration.run()?.kind.to_owned()
+        }
+        "in-keyring" => scopes(persistence::builder(path).kind(Kind::SecretService).build()?)?.join(" "),
+        "seal-with" => {
+            let to = persistence::migrate(path).to(Kind::Sealed).key_source(argument.parse()?);
+            to.run()?.key_source.unwrap_or_default()
+        }
         "migrate" => persistence::migrate(path).to(Kind::File).run()?.kind.to_owned(),
         "open" => described(&persistence::open(path)?),
         "plain" => described(&persistence::builder(path).kind(Kind::File).build()?),
@@ -177,6 +207,22 @@ fn use_cache(what: &str, path: &Path) -> Result<String, Error> {
         "rotate" => {
             let source = argument.parse::<KeySelector>()?.open()?;
             block_on(source.rotate())?.primary().to_string()
+        }
+        "key-to-seal" => {
+            // Of a document of its own, so that nobody else has made the key when it looks.
+            let own = path.with_extension(std::process::id().to_string());
+            persistence::encrypted(own)?;
+            block_on(KeySelector::SecretService.open()?.keys())?.primary().to_string()
+        }
+        "remedy" => encrypted().map_or_else(|error| error.remedy().unwrap().into_owned(), |_| String::new()),
+        "keys" => {
+            let source = argument.parse::<KeySelector>()?.open()?;
+            block_on(source.keys())?.keys().map(|(id, _)| id.to_string()).collect::<Vec<_>>().join(" ")
+        }
+        "import" => {
+            let (selector, file) = argument.split_once(' ').unwrap();
+            let keys = SecretBytes::from(std::fs::read(file).unwrap());
+            block_on(selector.parse::<KeySelector>()?.open()?.import(&keys))?.keys().count().to_string()
         }
         _ => unreachable!("{what}"),
     })

@@ -2,10 +2,10 @@
 
 use strongroom::{
     CredentialStore as _, DocumentStore, ErrorKind, FilePersistence, KeySelector, Location,
-    MemoryPersistence, Persistence as _, Protection, SealedPersistence, SecretBytes, TokenCache, block_on,
+    MemoryPersistence, Persistence as _, Protection, SealedPersistence, TokenCache, block_on,
 };
 
-use crate::seal_support::{Vault, code, has, load, put, replace, scopes};
+use crate::seal_support::{Vault, code, has, load, put, replace};
 use crate::support::{mode_of, names_in, set_mode};
 
 const DOCUMENT: &[u8] = b"{\"AccessToken\":{},\"a secret word\":1}";
@@ -25,16 +25,6 @@ fn what_was_saved_is_loaded_and_nothing_of_it_can_be_read_in_the_file() {
 }
 
 #[test]
-fn a_sealed_document_is_a_store_like_any_other() {
-    let vault = Vault::new();
-    put(vault.sealed(), "a").unwrap();
-    put(vault.sealed(), "b").unwrap();
-    assert_eq!(scopes(vault.sealed()).unwrap(), ["a", "b"]);
-    let cache = TokenCache::with_persistence(vault.sealed());
-    assert_eq!((cache.info().kind, cache.info().protection), ("sealed", Protection::ProvidedKey));
-}
-
-#[test]
 fn any_persistence_can_be_sealed() {
     let vault = Vault::new();
     let sealed = SealedPersistence::new(MemoryPersistence::new(), vault.source());
@@ -42,20 +32,8 @@ fn any_persistence_can_be_sealed() {
     assert_eq!(load(&sealed).unwrap(), DOCUMENT);
     assert_ne!(load(sealed.inner()).unwrap(), DOCUMENT);
     assert_eq!(sealed.location(), Location::Memory);
-}
-
-#[test]
-fn a_revision_tells_a_change_and_a_change_made_meanwhile_is_a_conflict() {
-    let vault = Vault::new();
-    let (one, other) = (vault.sealed(), vault.sealed());
-    replace(&one, DOCUMENT).unwrap();
-    let loaded = block_on(one.load()).unwrap();
-    assert!(one.is_current(&loaded.revision).unwrap());
-    replace(&other, b"{}").unwrap();
-    assert!(!one.is_current(&loaded.revision).unwrap());
-    let bytes = SecretBytes::from(DOCUMENT.to_vec());
-    let saved = block_on(one.save(&bytes, &loaded.revision, &strongroom::Fence::open())).unwrap();
-    assert!(matches!(saved, strongroom::Saved::Conflict));
+    let cache = TokenCache::with_persistence(sealed);
+    assert_eq!((cache.info().kind, cache.info().protection), ("sealed", Protection::ProvidedKey));
 }
 
 /// Reads and writes `content` in place of the cache, and sees that both are refused and nothing is touched.

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::process::{ChildStdin, Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use strongroom::persistence::{self, Kind};
 use strongroom::{
     AccessToken, AccessTokenRequest, Applied, Credential, CredentialKey, CredentialStore as _, Document,
     DocumentStore, Environments, Error, ErrorKind, Fence, Loaded, Location, Lookup, Persistence as _,
@@ -143,6 +144,38 @@ fn schema_attributes_label_and_keyring_are_those_that_were_asked_for() {
 }
 
 #[test]
+fn the_builder_of_all_persistences_gives_the_same_item() {
+    if !has_real_keyring("the_builder_of_all_persistences_gives_the_same_item") {
+        return;
+    }
+    let keyring = Keyring::start();
+    let (signal, address) = (keyring.bus.signal(), keyring.bus.address());
+    let builder = || {
+        let address = address.clone();
+        persistence::builder(&signal)
+            .kind(Kind::SecretService)
+            .secret_service(|item| item.session_bus(address))
+    };
+    let chosen = builder().min_protection(Protection::OsStore).build().unwrap();
+    let choice = chosen.choice();
+    assert_eq!((choice.kind, choice.protection), ("secret-service", Protection::OsStore));
+    assert_eq!(choice.key_source, None);
+    assert!(choice.reasons.iter().any(|reason| reason.contains("was asked for")), "{choice:?}");
+    put(&DocumentStore::new(chosen), app_token());
+    assert!(secret(&DocumentStore::new(keyring.bus.persistence()), &app_token()).is_some());
+    assert_eq!(builder().choose().unwrap().kind, "secret-service", "its signal file is no cache");
+    let named = builder().secret_service(|item| item.schema_name("another").label("one of ours"));
+    assert!(secret(&DocumentStore::new(named.build().unwrap()), &app_token()).is_none());
+
+    for content in [TEXT, "SQLite format 3"] {
+        std::fs::write(&signal, content).unwrap();
+        let error = builder().build().unwrap_err();
+        assert_eq!(error.code(), "not_a_signal_file");
+        assert_eq!(std::fs::read_to_string(&signal).unwrap(), content);
+    }
+}
+
+#[test]
 fn of_several_items_that_match_the_newest_with_exactly_our_attributes_is_ours() {
     if !has_real_keyring("of_several_items_that_match_the_newest_with_exactly_our_attributes_is_ours") {
         return;
@@ -273,24 +306,11 @@ fn a_location_that_is_no_signal_file_is_refused_and_stays_as_it_is() {
 }
 
 #[test]
-fn a_change_made_meanwhile_is_a_conflict_and_both_changes_survive() {
-    if !has_real_keyring("a_change_made_meanwhile_is_a_conflict_and_both_changes_survive") {
+fn a_change_that_another_program_makes_meanwhile_survives_as_ours_does() {
+    if !has_real_keyring("a_change_that_another_program_makes_meanwhile_survives_as_ours_does") {
         return;
     }
     let keyring = Keyring::start();
-    let (one, other) = (keyring.bus.persistence(), keyring.bus.persistence());
-    save(&one, "first");
-    let stale = load(&one).revision;
-    save(&other, "second");
-    assert!(matches!(save_at(&one, "third", &stale), Ok(Saved::Conflict)));
-    assert!(matches!(save_at(&one, "third", &Revision::absent()), Ok(Saved::Conflict)));
-    let bytes = SecretBytes::from(b"third".to_vec());
-    let current = load(&one).revision;
-    let lost = block_on(one.save(&bytes, &current, &Fence::new(&|| false))).unwrap();
-    assert!(matches!(lost, Saved::Conflict), "the lock is gone");
-    assert_eq!(text_of(&one), "second");
-    block_on(one.remove()).unwrap();
-
     // A program that takes no lock writes between our load and our save: once, and then never again.
     let intruder = DocumentStore::new(keyring.bus.persistence());
     let step_in = move |moment| {

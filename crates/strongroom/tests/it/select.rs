@@ -57,6 +57,20 @@ fn what_is_no_cache_at_all_is_refused() {
 }
 
 #[test]
+fn a_kind_that_is_not_in_this_build_says_what_it_needs() {
+    let vault = Vault::new();
+    for (kind, needs) in [(Kind::Dpapi, "Windows"), (Kind::Keychain, "macOS")] {
+        let error = persistence::builder(vault.cache()).kind(kind).build().unwrap_err();
+        assert_eq!(error.code(), "feature_missing");
+        assert!(
+            error.to_string().contains(needs) && error.to_string().contains(&kind.to_string()),
+            "{error}"
+        );
+        assert!(error.remedy().is_some());
+    }
+}
+
+#[test]
 fn an_empty_file_and_an_empty_object_leave_the_choice() {
     let vault = Vault::new();
     for empty in ["", "{}", "{ }\n"] {

@@ -2,35 +2,18 @@
 
 use strongroom::{
     AccessToken, AppMetadata, Change, Credential, CredentialKey, CredentialStore, DocumentStore,
-    Environments, Expectation, FilePersistence, MemoryPersistence, MemoryStore, Outcome, Partition, Record,
-    block_on,
+    Environments, Expectation, MemoryStore, Outcome, Partition, Record, block_on,
 };
 
-#[cfg(target_os = "linux")]
-use crate::keyring_support::Keyring;
+use crate::persistence_support::on_every_persistence;
 use crate::schema_support::{
     NOW, account, app_metadata, app_token, change, id_token, refresh_token, user_token,
 };
 
 /// Runs `check` on an empty store of each kind.
 fn on_every_store(check: impl Fn(&str, &dyn CredentialStore)) {
-    let folder = tempfile::tempdir().unwrap();
-    let file = FilePersistence::new(folder.path().join("cache.bin")).unwrap();
-    check("memory", &MemoryStore::new());
-    check("a document in a file", &DocumentStore::new(file));
-    check("a document in memory", &DocumentStore::new(MemoryPersistence::new()));
-    #[cfg(windows)]
-    {
-        let path = folder.path().join("protected.bin");
-        let protected = strongroom::FilePersistenceWithDataProtection::new(path).unwrap();
-        check("a document that Windows protects", &DocumentStore::new(protected));
-    }
-    // In the part of `./test` that has a keyring; elsewhere `secret_service` says that there is none.
-    #[cfg(target_os = "linux")]
-    if std::env::var_os("STRONGROOM_TEST_KEYRING").is_some() {
-        let keyring = Keyring::start();
-        check("a document in the Secret Service", &DocumentStore::new(keyring.bus.persistence()));
-    }
+    check("a store in memory", &MemoryStore::new());
+    on_every_persistence(|document| check(document.name, &DocumentStore::new((document.open)())));
 }
 
 pub(crate) fn get(store: &dyn CredentialStore, key: &CredentialKey) -> Option<Record> {

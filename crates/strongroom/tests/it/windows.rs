@@ -8,9 +8,11 @@ use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
+use strongroom::persistence::{self, Kind};
 use strongroom::{
     Change, Credential, CredentialStore as _, DocumentStore, Error, ErrorKind, Fence, FilePersistence,
-    FilePersistenceWithDataProtection, Persistence, Protection, Revision, Saved, SecretBytes, Step, block_on,
+    FilePersistenceWithDataProtection, KeySelector, Persistence, Protection, Revision, Saved, SecretBytes,
+    Step, block_on,
 };
 
 use crate::schema_support::{app_token, change};
@@ -145,6 +147,38 @@ fn a_document_is_kept_encrypted_and_read_back() {
     std::fs::write(&place.document, "").unwrap();
     assert_eq!(load(&persistence).unwrap().0, b"");
     assert!(!persistence.is_current(&revision).unwrap());
+}
+
+#[test]
+fn what_is_best_here_is_a_file_that_windows_encrypts_unless_something_sealed_is_there() {
+    let place = Place::new();
+    let chosen = persistence::encrypted(&place.document).unwrap();
+    assert_eq!((chosen.choice().kind, chosen.choice().protection), ("dpapi", Protection::OsStore));
+    save(&chosen, DOCUMENT).unwrap();
+    assert_eq!(load(&place.protected()).unwrap().0, DOCUMENT, "it is the file of the persistence itself");
+    let opened = persistence::open(&place.document).unwrap();
+    assert_eq!((opened.choice().kind, load(&opened).unwrap().0), ("dpapi", DOCUMENT.to_vec()));
+    assert_eq!(persistence::encrypted(&place.document).unwrap().choice().kind, "dpapi");
+    let with_entropy = persistence::builder(&place.document).kind(Kind::Dpapi).entropy("another");
+    assert_eq!(load(&with_entropy.build().unwrap()).unwrap_err().code(), "dpapi_decryption_failed");
+
+    let migrated = persistence::migrate(&place.document).to(Kind::File).run().unwrap();
+    assert_eq!((migrated.kind, place.content()), ("file", DOCUMENT.to_vec()));
+    assert_eq!(persistence::encrypted(&place.document).unwrap_err().code(), "not_sealed");
+    assert_eq!(persistence::migrate(&place.document).run().unwrap().kind, "dpapi");
+    assert_eq!(load(&place.protected()).unwrap().0, DOCUMENT);
+
+    let key_file = place.folder.path().join("cache.key");
+    persistence::create_key_file(&key_file).unwrap();
+    let sealed =
+        persistence::migrate(&place.document).to(Kind::Sealed).key_source(KeySelector::File(key_file));
+    assert_eq!(sealed.run().unwrap().kind, "sealed");
+    let chosen = persistence::encrypted(&place.document).unwrap();
+    assert_eq!((chosen.choice().kind, load(&chosen).unwrap().0), ("sealed", DOCUMENT.to_vec()));
+    std::fs::write(&place.document, "SQLite format 3").unwrap();
+    let chosen = persistence::encrypted(&place.document).unwrap();
+    assert_eq!(load(&chosen).unwrap_err().code(), "dpapi_decryption_failed");
+    assert_eq!(place.content(), b"SQLite format 3");
 }
 
 #[test]

@@ -53,13 +53,6 @@ impl Provider {
         self.deliver(*outcome.unwrap(), shared, ended);
     }
 
-    async fn ask_unless_under_way(&self) {
-        let ended = self.ended.load(SeqCst);
-        if let Some(outcome) = self.flights.join_unless_under_way("key", || self.fetch_alone()).await {
-            self.deliver(*outcome.unwrap(), true, ended);
-        }
-    }
-
     /// Asks, and goes away at any moment.
     async fn ask_and_go_away(&self) {
         let mut looks = thread_rng().gen_range(0..4);
@@ -135,10 +128,6 @@ fn ask_and_go_away(provider: &Provider) {
     block_on(provider.ask_and_go_away());
 }
 
-fn ask_unless_under_way(provider: &Provider) {
-    block_on(provider.ask_unless_under_way());
-}
-
 fn check(model: fn()) {
     shuttle::check_random(model, 1000);
     shuttle::check_pct(model, 1000, 3);
@@ -160,16 +149,6 @@ fn callers_who_go_away_strand_nobody() {
         let provider = Arc::new(Provider::default());
         provider.serve(&[ask, ask_and_go_away, ask, ask_and_go_away]);
         provider.check_board();
-    });
-}
-
-#[test]
-fn who_does_not_wait_neither_waits_nor_strands_anybody() {
-    check(|| {
-        let provider = Arc::new(Provider::default());
-        provider.serve(&[ask_unless_under_way, ask, ask_unless_under_way]);
-        provider.check_board();
-        assert_ne!(provider.ended.load(SeqCst), 0);
     });
 }
 

@@ -158,18 +158,29 @@ fn attempt(path: &Path, mode: u32, sighting: &mut Sighting) -> io::Result<Result
         return Ok(Ok(Attempt::Taken(locked)));
     }
     Ok(Ok(match judge(&locked.file, age)? {
-        Leftover::Stale => Attempt::Taken(locked),
+        Leftover::Stale(content) => {
+            if let Content::DigitsOnly(Some(pid)) = content
+                && access::is_alive(pid)
+            {
+                tracing::warn!(
+                    pid,
+                    age_s = age.as_secs(),
+                    "took over a lock file of MSAL Node that is too old to be in use"
+                );
+            }
+            Attempt::Taken(locked)
+        }
         Leftover::InUse(content) => Attempt::Held(content.into_holder(age)),
     }))
 }
 
-enum Leftover {
-    Stale,
+pub(super) enum Leftover {
+    Stale(Content),
     InUse(Content),
 }
 
 /// Whether a lock file that nobody has locked in the kernel is nevertheless somebody's.
-fn judge(file: &File, age: Duration) -> io::Result<Leftover> {
+pub(super) fn judge(file: &File, age: Duration) -> io::Result<Leftover> {
     /// Node holds its lock for milliseconds. In a container the numbers of dead processes are soon alive again.
     const NODE: Duration = Duration::from_secs(60);
     /// MSAL Python without `portalocker` has no kernel lock and gives up after as long.
@@ -181,16 +192,8 @@ fn judge(file: &File, age: Duration) -> io::Result<Leftover> {
     let alive = content.pid().is_some_and(access::is_alive);
     let in_use = match &content {
         Content::Empty => age < BIRTH,
-        Content::DigitsOnly(_) if alive && age >= NODE => {
-            tracing::warn!(
-                pid = content.pid(),
-                age_s = age.as_secs(),
-                "took over a lock file of MSAL Node that is too old to be in use"
-            );
-            false
-        }
-        Content::DigitsOnly(_) => alive,
+        Content::DigitsOnly(_) => alive && age < NODE,
         Content::Other { .. } => alive && age < PYTHON,
     };
-    Ok(if in_use { Leftover::InUse(content) } else { Leftover::Stale })
+    Ok(if in_use { Leftover::InUse(content) } else { Leftover::Stale(content) })
 }

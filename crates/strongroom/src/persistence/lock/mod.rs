@@ -8,6 +8,7 @@
 
 mod alone;
 mod lockfile;
+mod look;
 mod ours;
 
 use std::ffi::OsStr;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use self::alone::CrossPlatLock;
 use self::lockfile::PeersLock;
+pub(super) use self::look::{Held, LockState, look_at_ours, look_at_peers};
 use self::ours::OurLock;
 pub(super) use self::ours::open;
 use super::access::{self, FileId};
@@ -28,7 +30,7 @@ use crate::platform::fork::OwnFile;
 use crate::time::{Deadline, wall_clock};
 
 pub(super) const PEERS_SUFFIX: &str = ".lockfile";
-const OUR_SUFFIX: &str = ".lock";
+pub(super) const OUR_SUFFIX: &str = ".lock";
 
 /// Which files lock a document.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -63,6 +63,34 @@ impl Bus {
         let _ = self.connection.call_method(Some(SERVICE), object, Some(ping.0), ping.1, &()).await;
     }
 
+    /// Waits until this connection has `name` on the bus, which one has at a time: a lock among those who agree on the
+    /// name. It ends with the connection, however that ends.
+    pub(super) async fn take_turn(&self, name: &'static str) -> Result<(), SecretServiceError> {
+        /// The answer that the name will be ours once all who came before are gone.
+        const IN_QUEUE: u32 = 2;
+
+        let failed = SecretServiceError::of_call;
+        let rule = MatchRule::builder()
+            .msg_type(MessageType::Signal)
+            .sender(DBUS)
+            .and_then(|rule| rule.interface(DBUS))
+            .and_then(|rule| rule.member("NameAcquired"))
+            .and_then(|rule| rule.arg(0, name));
+        let mut acquired =
+            MessageStream::for_match_rule(rule.map_err(failed)?.build(), &self.connection, None)
+                .await
+                .map_err(failed)?;
+        let before = self.progress.is(Stage::Queueing);
+        let (object, request) = ("/org/freedesktop/DBus", (name, 0_u32));
+        let reply = self.connection.call_method(Some(DBUS), object, Some(DBUS), "RequestName", &request);
+        let answer: u32 = read(&reply.await.map_err(failed)?)?;
+        if answer == IN_QUEUE && next(&mut acquired).await.map_err(failed)?.is_none() {
+            return Err(connection_ended());
+        }
+        self.progress.is(before);
+        Ok(())
+    }
+
     /// The items of all keyrings that have these attributes among theirs: those that are unlocked, and the others.
     pub(super) async fn search(
         &self,
@@ -161,11 +189,9 @@ impl Bus {
                 .map_err(failed)?;
         let before = self.progress.is(Stage::Prompting);
         self.call(&path, PROMPT, "Prompt", &("",)).await.map_err(failed)?;
-        let answer = poll_fn(|context| Pin::new(&mut completed).poll_next(context)).await;
+        let answer = next(&mut completed).await;
         self.progress.is(before);
-        let Some(answer) = answer.transpose().map_err(failed)? else {
-            return Err(SecretServiceError::NoBus(zbus::Error::Failure("the connection ended".into())));
-        };
+        let Some(answer) = answer.map_err(failed)? else { return Err(connection_ended()) };
         let (dismissed, _): (bool, OwnedValue) = read(&answer)?;
         if dismissed {
             let reason = "and the prompt to unlock it was dismissed, or could not be shown";
@@ -270,6 +296,7 @@ enum Stage {
     Connecting,
     Asking,
     Prompting,
+    Queueing,
     Writing,
 }
 
@@ -279,6 +306,7 @@ impl Progress {
             Stage::Connecting => "connecting to the session bus",
             Stage::Asking => "looking for the item",
             Stage::Prompting => return SecretServiceError::PromptUnanswered(after),
+            Stage::Queueing => "waiting for another program that writes the item",
             Stage::Writing => "writing the item",
         };
         SecretServiceError::TimedOut { doing, after }
@@ -292,7 +320,8 @@ impl Progress {
     }
 
     fn stage(&self) -> Stage {
-        const ALL: [Stage; 4] = [Stage::Connecting, Stage::Asking, Stage::Prompting, Stage::Writing];
+        const ALL: [Stage; 5] =
+            [Stage::Connecting, Stage::Asking, Stage::Prompting, Stage::Queueing, Stage::Writing];
         ALL.into_iter().find(|stage| *stage as u8 == self.0.load(Ordering::Relaxed)).unwrap_or(Stage::Asking)
     }
 }
@@ -315,6 +344,14 @@ fn is_object(path: &Path) -> bool {
     path.as_str() != "/"
 }
 
+async fn next(stream: &mut MessageStream) -> zbus::Result<Option<Message>> {
+    poll_fn(|context| Pin::new(&mut *stream).poll_next(context)).await.transpose()
+}
+
+fn connection_ended() -> SecretServiceError {
+    SecretServiceError::NoBus(zbus::Error::Failure("the connection ended".into()))
+}
+
 fn read<R>(message: &Message) -> Result<R, SecretServiceError>
 where
     R: for<'de> serde::Deserialize<'de> + Type,
@@ -322,6 +359,7 @@ where
     message.body().deserialize().map_err(SecretServiceError::Failed)
 }
 
+const DBUS: &str = "org.freedesktop.DBus";
 const SERVICE: &str = "org.freedesktop.secrets";
 const COLLECTION: &str = "org.freedesktop.Secret.Collection";
 const ITEM: &str = "org.freedesktop.Secret.Item";

@@ -81,6 +81,61 @@ impl Item {
         }
     }
 
+    /// The contents of all items that can be read without unlocking more than one of them, the newest first.
+    pub(super) async fn read_all(self, progress: Progress) -> Result<Vec<SecretBytes>, SecretServiceError> {
+        let bus = Bus::connect(self.bus.as_deref(), progress).await?;
+        let (_, contents) = self.all(&bus).await?;
+        Ok(contents)
+    }
+
+    /// Lets `change` replace the newest content, or make the item, while nobody else does so under the name `turn`:
+    /// it is told the contents of all items, and waited for.
+    pub(super) async fn update(
+        self,
+        progress: Progress,
+        turn: &'static str,
+        found: oneshot::Sender<Vec<SecretBytes>>,
+        change: oneshot::Receiver<SecretBytes>,
+    ) -> Result<(), SecretServiceError> {
+        let bus = Bus::connect(self.bus.as_deref(), progress).await?;
+        bus.take_turn(turn).await?;
+        let (newest, contents) = self.all(&bus).await?;
+        let _ = found.send(contents);
+        let Ok(content) = change.await else { return Ok(()) };
+        let session = bus.open_session().await?;
+        match newest {
+            Some(item) => session.set_secret(&item, &content).await,
+            None => {
+                let keyring = self.keyring(&bus).await?.ok_or_else(|| self.no_keyring())?;
+                session.create(&keyring, &self.label, &self.attributes, &content).await
+            }
+        }
+    }
+
+    /// Whether the service answers and what it has of this item can be read, or the item be made.
+    pub(super) async fn probe(self, progress: Progress) -> Result<(), SecretServiceError> {
+        let bus = Bus::connect(self.bus.as_deref(), progress).await?;
+        if self.find(&bus, Wanted::Newest).await?.is_empty() && self.keyring(&bus).await?.is_none() {
+            return Err(self.no_keyring());
+        }
+        Ok(())
+    }
+
+    /// The path of the newest item, and the contents of all.
+    async fn all(&self, bus: &Bus) -> Result<(Option<Path>, Vec<SecretBytes>), SecretServiceError> {
+        let session = bus.open_session().await?;
+        let (mut newest, mut contents) = (None, Vec::new());
+        for item in self.find(bus, Wanted::Newest).await? {
+            match session.secret(&item).await {
+                Ok(content) => contents.push(content),
+                Err(SecretServiceError::ItemGone) => continue,
+                Err(error) => return Err(error),
+            }
+            newest = newest.or(Some(item));
+        }
+        Ok((newest, contents))
+    }
+
     /// Removes the item, and others with the same attributes: an old one would be the document otherwise. Says
     /// whether there was one.
     pub(super) async fn remove(self, progress: Progress) -> Result<bool, SecretServiceError> {

@@ -1,27 +1,26 @@
 //! A document as an item of the Secret Service, such as `msal_extensions.LibsecretPersistence` reads and writes.
 //!
 //! The item holds the document as text; a signal file beside the lock file tells every program that it has changed.
-//! `bus` speaks to the service, `item` knows which item is ours, `worker` is the thread that they run on.
+//! `bus` speaks to the service, `item` knows which item is ours, `worker` is the thread that they run on. `key_item`
+//! is another item, which holds the keys of sealed files.
 
 mod bus;
 mod error;
 mod item;
+mod key_item;
 mod worker;
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use tokio::sync::oneshot;
 
 use self::bus::{Attributes, Path, Progress};
 use self::error::SecretServiceError;
 use self::item::{Collection, Item, SCHEMA, Written, revision_of};
-use super::revision::Stamp;
+pub(super) use self::key_item::KeysInService;
 use super::signal::{SignalFile, Signalled};
 use super::{BoxFuture, Fence, Loaded, Location, Persistence, PersistenceError, Protection, Revision, Saved};
-use super::{access, file, lock};
 use crate::time::Deadline;
 use crate::wait::until;
 use crate::{Error, SecretBytes};
@@ -51,12 +50,8 @@ use crate::{Error, SecretBytes};
 #[derive(Debug, Clone)]
 pub struct SecretServicePersistence {
     signal: SignalFile,
-    lock_path: PathBuf,
     item: Item,
     deadline: Duration,
-    /// The state of the signal file that was seen last, and since when. Only ever tried, never waited for: another
-    /// thread may have been in it when this process was forked.
-    seen: Arc<Mutex<Option<(Stamp, Instant)>>>,
 }
 
 impl SecretServicePersistence {
@@ -86,15 +81,12 @@ impl SecretServicePersistence {
     }
 
     async fn load_now(&self) -> Result<Loaded, Error> {
-        // Before the item: what changes it meanwhile is signalled afterwards.
-        let (signal, began) = (self.signal.look()?, Instant::now());
-        let seen = signal.map_or(began, |(stamp, _)| self.seen_since(stamp, began));
+        let signalled = self.signal.before_reading()?;
         let progress = Progress::default();
-        let deadline = Deadline::after(self.deadline);
-        let answer = self.start(self.item.clone().read(progress.clone()))?;
-        let content = self.answered(answer, deadline, &progress).await?;
+        let deadline = Limit::of(self.deadline);
+        let answer = start(self.item.clone().read(progress.clone()))?;
+        let content = answered(answer, deadline, &progress).await?;
         let revision = revision_of(content.as_ref());
-        let signalled = Signalled::before_reading(signal, seen, began);
         Ok(Loaded { bytes: content.unwrap_or_default(), revision: revision.with_signal(Some(signalled)) })
     }
 
@@ -114,12 +106,12 @@ impl SecretServicePersistence {
         self.signal.prepare()?;
 
         let progress = Progress::default();
-        let deadline = Deadline::after(self.deadline);
+        let deadline = Limit::of(self.deadline);
         let (found, is_found) = oneshot::channel();
         let (go, may_go) = oneshot::channel();
         let write = self.item.clone().write(progress.clone(), bytes.share(), found, may_go);
-        let answer = self.start(write)?;
-        match until(deadline, is_found).await {
+        let answer = start(write)?;
+        match until(deadline.ends, is_found).await {
             // Dropped without going, it ends without writing.
             Some(Ok(revision)) if revision != *expected || !fence.holds() => return Ok(Saved::Conflict),
             Some(Ok(_)) => drop(go.send(())),
@@ -127,7 +119,7 @@ impl SecretServicePersistence {
             Some(Err(_)) => {}
             None => return Err(progress.timed_out(self.deadline).into()),
         }
-        let written = self.answered(answer, deadline, &progress).await;
+        let written = answered(answer, deadline, &progress).await;
         // Also where it is not known whether the item has changed.
         let signalled = self.signal.advance();
         match written? {
@@ -144,9 +136,9 @@ impl SecretServicePersistence {
             self.signal.prepare()?;
         }
         let progress = Progress::default();
-        let deadline = Deadline::after(self.deadline);
-        let answer = self.start(self.item.clone().remove(progress.clone()))?;
-        match self.answered(answer, deadline, &progress).await {
+        let deadline = Limit::of(self.deadline);
+        let answer = start(self.item.clone().remove(progress.clone()))?;
+        match answered(answer, deadline, &progress).await {
             Ok(false) => Ok(()),
             Ok(true) => Ok(self.signal.advance().map(drop)?),
             Err(error) => {
@@ -155,82 +147,14 @@ impl SecretServicePersistence {
             }
         }
     }
-
-    fn start<T: Send + 'static>(
-        &self,
-        operation: impl Future<Output = T> + Send + 'static,
-    ) -> Result<oneshot::Receiver<T>, SecretServiceError> {
-        worker::start(operation)
-            .map_err(|error| SecretServiceError::NoThread(format!("cannot be started: {error}")))
-    }
-
-    async fn answered<T>(
-        &self,
-        answer: oneshot::Receiver<Result<T, SecretServiceError>>,
-        deadline: Deadline,
-        progress: &Progress,
-    ) -> Result<T, SecretServiceError> {
-        match until(deadline, answer).await {
-            Some(Ok(result)) => result,
-            Some(Err(_)) => Err(SecretServiceError::NoThread("has ended".into())),
-            None => Err(progress.timed_out(self.deadline)),
-        }
-    }
-
-    /// Since when the signal file is known to be like this.
-    fn seen_since(&self, stamp: Stamp, now: Instant) -> Instant {
-        let Ok(mut last) = self.seen.try_lock() else { return now };
-        match *last {
-            Some((same, since)) if same == stamp => since,
-            _ => {
-                *last = Some((stamp, now));
-                now
-            }
-        }
-    }
 }
 
 impl Persistence for SecretServicePersistence {
-    fn load(&self) -> BoxFuture<'_, Result<Loaded, Error>> {
-        Box::pin(self.load_now())
-    }
-
-    fn save<'a>(
-        &'a self,
-        bytes: &'a SecretBytes,
-        expected: &'a Revision,
-        fence: &'a Fence<'a>,
-    ) -> BoxFuture<'a, Result<Saved, Error>> {
-        Box::pin(self.save_now(bytes, expected, fence))
-    }
-
-    fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(self.remove_now())
-    }
-
-    fn is_current(&self, revision: &Revision) -> Result<bool, Error> {
-        Ok(revision.is_signalled_by(&self.signal)?)
-    }
-
-    fn lock_path(&self) -> Option<PathBuf> {
-        Some(self.lock_path.clone())
-    }
-
-    fn location(&self) -> Location {
-        Location::Item(format!("the Secret Service's item of {}", self.signal.path().display()))
-    }
-
-    fn protection(&self) -> Protection {
-        Protection::OsStore
-    }
-
-    fn kind(&self) -> &'static str {
-        "secret-service"
-    }
+    item_of_a_keyring!(self, "secret-service", "the Secret Service's item");
 }
 
 /// Configures a [`SecretServicePersistence`].
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 #[must_use]
 pub struct SecretServicePersistenceBuilder {
     signal_location: PathBuf,
@@ -302,11 +226,9 @@ impl SecretServicePersistenceBuilder {
     /// `Configuration`: the path cannot name a file (`invalid_path`), an attribute has the name that the schema's is
     /// kept under (`reserved_attribute`), or the collection cannot be one (`invalid_collection`).
     pub fn build(self) -> Result<SecretServicePersistence, Error> {
-        let location = file::absolute(&self.signal_location)?;
+        let signal = SignalFile::at(&self.signal_location)?;
         let mut attributes = self.attributes;
-        let schema_name = self
-            .schema_name
-            .unwrap_or_else(|| hex_sha256(self.signal_location.as_os_str().as_encoded_bytes()));
+        let schema_name = self.schema_name.unwrap_or_else(|| SignalFile::name_of_item(&self.signal_location));
         if attributes.insert(SCHEMA.into(), schema_name).is_some() {
             return Err(SecretServiceError::ReservedAttribute { name: SCHEMA.into() }.into());
         }
@@ -318,8 +240,7 @@ impl SecretServicePersistenceBuilder {
             _ => Collection::Alias(self.collection),
         };
         Ok(SecretServicePersistence {
-            lock_path: access::with_suffix(&location, lock::PEERS_SUFFIX),
-            signal: SignalFile::at(location),
+            signal,
             item: Item {
                 bus: self.session_bus,
                 attributes,
@@ -328,7 +249,6 @@ impl SecretServicePersistenceBuilder {
                 prompt: self.prompt,
             },
             deadline: self.deadline,
-            seen: Arc::default(),
         })
     }
 }
@@ -336,6 +256,35 @@ impl SecretServicePersistenceBuilder {
 /// As much as one argument of a D-Bus call may hold, less what goes with it.
 const LARGEST: usize = (64 << 20) - 4096;
 
-fn hex_sha256(bytes: &[u8]) -> String {
-    digest(&SHA256, bytes).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+fn start<T: Send + 'static>(
+    operation: impl Future<Output = T> + Send + 'static,
+) -> Result<oneshot::Receiver<T>, SecretServiceError> {
+    worker::start(operation)
+        .map_err(|error| SecretServiceError::NoThread(format!("cannot be started: {error}")))
+}
+
+/// What an operation that was started comes to, within its time.
+async fn answered<T>(
+    answer: oneshot::Receiver<Result<T, SecretServiceError>>,
+    limit: Limit,
+    progress: &Progress,
+) -> Result<T, SecretServiceError> {
+    match until(limit.ends, answer).await {
+        Some(Ok(result)) => result,
+        Some(Err(_)) => Err(SecretServiceError::NoThread("has ended".into())),
+        None => Err(progress.timed_out(limit.given)),
+    }
+}
+
+/// How long an operation may take, and when that is over.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    given: Duration,
+    ends: Deadline,
+}
+
+impl Limit {
+    fn of(given: Duration) -> Self {
+        Self { given, ends: Deadline::after(given) }
+    }
 }

@@ -34,7 +34,7 @@ impl FileSource {
     }
 
     /// The keys in the file; `None` if there is no file.
-    pub(super) fn read(&self) -> Result<Option<KeyRing>, Error> {
+    pub(crate) fn read(&self) -> Result<Option<KeyRing>, Error> {
         // Before it is read: a change that comes in between is then one to look at, not one to miss.
         let mark = self.files.mark(&self.path);
         let ring = self.ring_of(self.files.read(&self.path)?.as_ref())?;
@@ -73,10 +73,7 @@ impl FileSource {
     }
 
     async fn add_older(&self, keys: &SecretBytes) -> Result<KeyRing, Error> {
-        let keys = text::parse(keys.expose()).map_err(|reason| {
-            let source_name = "what is to be imported".into();
-            SealError::InvalidKeys { source_name, reason }
-        })?;
+        let keys = text::parse_import(keys)?;
         self.replace(move |ring| {
             let new = keys.iter().filter(|key| !ring.contains(&key.id()));
             text::format(ring.master_keys().iter().chain(new))
@@ -128,6 +125,10 @@ impl KeySource for FileSource {
 
     fn name(&self) -> String {
         format!("{}:{}", self.kind, self.path.display())
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
     }
 
     fn rotate(&self) -> BoxFuture<'_, Result<KeyRing, Error>> {

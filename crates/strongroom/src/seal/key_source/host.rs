@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::private::Rings;
-use super::{FileSource, KeyFiles, KeySource, KeySourceKind, SealedWith};
+use super::{FileSource, KeyFiles, KeySource, KeySourceKind, SealedWith, text};
 use crate::seal::error::{KEY_NOT_THERE, SealError};
 use crate::seal::key_ring::{KeyId, KeyRing};
 use crate::wait::BoxFuture;
@@ -82,13 +82,16 @@ impl HostSource {
         Err(SealError::SourceUnavailable { source_name, reason, source: None }.into())
     }
 
-    /// The first key that there is.
+    /// The first key that there is, where a new document would look for one.
     fn existing(&self) -> Result<KeyRing, Error> {
         for place in &self.places {
             let file = self.file_in(&place.folder);
             if let Some(ring) = file.read()? {
                 self.remember(file);
                 return Ok(ring);
+            }
+            if place.is_named {
+                break;
             }
         }
         let reason = "none was made on this host yet".into();
@@ -180,6 +183,16 @@ impl KeySource for HostSource {
         self.kind().to_string()
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        if let Some(file) = self.found() {
+            return vec![file.path().to_owned()];
+        }
+        // Where the operator named a place, no other is taken.
+        let named = self.places.iter().position(|place| place.is_named);
+        let places = named.map_or(&self.places[..], |at| &self.places[..=at]);
+        places.iter().map(|place| place.folder.join(HOST_KEY)).collect()
+    }
+
     fn rotate(&self) -> BoxFuture<'_, Result<KeyRing, Error>> {
         Box::pin(async move {
             self.existing_or_new()?;
@@ -190,6 +203,8 @@ impl KeySource for HostSource {
 
     fn import<'a>(&'a self, keys: &'a SecretBytes) -> BoxFuture<'a, Result<KeyRing, Error>> {
         Box::pin(async move {
+            // No key is made for what is none.
+            text::parse_import(keys)?;
             self.existing_or_new()?;
             let file = self.found().expect("a ring was just found");
             file.import(keys).await

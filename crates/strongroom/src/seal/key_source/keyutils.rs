@@ -7,14 +7,16 @@ use linux_keyutils::{Key, KeyError, KeyRing as Keyring, KeyRingIdentifier};
 use zeroize::Zeroizing;
 
 use super::private::Rings;
-use super::{KeySource, KeySourceKind, SealedWith};
-use crate::Error;
+use super::{KeySource, KeySourceKind, SealedWith, text};
 use crate::seal::error::SealError;
 use crate::seal::key_ring::{KeyId, KeyRing, MASTER_KEY, MasterKey};
 use crate::time::{Clock as _, SystemClock};
 use crate::wait::BoxFuture;
+use crate::{Error, SecretBytes};
 
 const PRIMARY: &str = "strongroom:primary";
+/// As many entries of a keyring as are looked at: more than the kernel lets a user have by default.
+const MOST_LINKS: usize = 1000;
 
 /// The user keyring of the kernel.
 #[derive(Debug)]
@@ -51,6 +53,35 @@ impl KeyutilsSource {
         }
     }
 
+    /// All keys that are there, the primary first.
+    fn all(&self) -> Result<KeyRing, SealError> {
+        let keyring = self.keyring()?;
+        let mut keys: Vec<_> = self.primary(&keyring)?.into_iter().collect();
+        // Without a primary there is nothing that seals: what is there opens only.
+        if !keys.is_empty() {
+            let links = keyring.get_links(MOST_LINKS).map_err(unavailable)?;
+            // What is not ours to look at is not ours.
+            let entries = links.iter().filter_map(|link| link.as_key()?.metadata().ok());
+            let ids: Vec<KeyId> = entries.filter_map(|entry| id_of(entry.get_description())).collect();
+            for id in ids {
+                keys.extend(self.key(&keyring, &id)?);
+            }
+        }
+        ring_of(keys)
+    }
+
+    fn add_older(&self, keys: &SecretBytes) -> Result<KeyRing, SealError> {
+        let keys = text::parse_import(keys)?;
+        let keyring = self.keyring()?;
+        if self.primary(&keyring)?.is_none() {
+            self.add_primary()?;
+        }
+        for key in keys {
+            keyring.add_key(&name_of(&key.id()), key.expose()).map_err(unavailable)?;
+        }
+        self.all()
+    }
+
     fn add_primary(&self) -> Result<KeyRing, SealError> {
         let keyring = self.keyring()?;
         let key = MasterKey::generate(SystemClock.now())?;
@@ -71,14 +102,18 @@ impl KeySource for KeyutilsSource {
     }
 
     fn rotate(&self) -> BoxFuture<'_, Result<KeyRing, Error>> {
-        Box::pin(async move { Ok(self.add_primary()?) })
+        Box::pin(async move {
+            self.add_primary()?;
+            Ok(self.all()?)
+        })
+    }
+
+    fn import<'a>(&'a self, keys: &'a SecretBytes) -> BoxFuture<'a, Result<KeyRing, Error>> {
+        Box::pin(async move { Ok(self.add_older(keys)?) })
     }
 
     fn keys(&self) -> BoxFuture<'_, Result<KeyRing, Error>> {
-        Box::pin(async move {
-            let primary = self.primary(&self.keyring()?)?;
-            Ok(ring_of(primary.into_iter().collect())?)
-        })
+        Box::pin(async move { Ok(self.all()?) })
     }
 }
 
@@ -129,6 +164,12 @@ fn ring_of(keys: Vec<MasterKey>) -> Result<KeyRing, SealError> {
 
 fn name_of(id: &KeyId) -> String {
     format!("strongroom:{id}")
+}
+
+fn id_of(name: &str) -> Option<KeyId> {
+    let digits = name.strip_prefix("strongroom:").filter(|digits| digits.len() == 2 * KeyId::LENGTH)?;
+    let number = u128::from_str_radix(digits, 16).ok()?;
+    Some(KeyId::new(number.to_be_bytes()))
 }
 
 fn unavailable(error: KeyError) -> SealError {

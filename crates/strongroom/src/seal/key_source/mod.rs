@@ -1,7 +1,7 @@
 //! Where keys come from: one file for each kind of source.
 //!
 //! A source gives a ring of keys and knows how to find the ring that a certain envelope needs. Files are read and
-//! written through [`KeyFiles`], which the layer above provides.
+//! written through [`KeyFiles`], an item of the Secret Service through `KeyItem`, which the layer above provides.
 
 mod env;
 mod file;
@@ -10,9 +10,12 @@ mod host;
 mod keyutils;
 #[cfg(feature = "passphrase")]
 mod passphrase;
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+mod secret_service;
 mod systemd;
 pub(super) mod text;
 
+use std::borrow::Cow;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -25,6 +28,8 @@ pub(crate) use self::keyutils::KeyutilsSource;
 #[cfg(feature = "passphrase")]
 pub(crate) use self::passphrase::PassphraseSource;
 use self::private::Rings;
+#[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
+pub(crate) use self::secret_service::{ItemChange, KeyItem, SecretServiceSource};
 pub(crate) use self::systemd::SystemdSource;
 use super::error::SealError;
 use super::key_ring::{KeyId, KeyRing};
@@ -41,6 +46,11 @@ pub trait KeySource: Rings + fmt::Debug + Send + Sync {
 
     /// The source as `--key-source` spells it.
     fn name(&self) -> String;
+
+    /// The files that the keys lie in, or would be made in: the first that can be. Empty where they are no files.
+    fn files(&self) -> Vec<PathBuf> {
+        Vec::new()
+    }
 
     /// How well a cache is protected whose key is there.
     fn protection(&self) -> Protection {
@@ -108,7 +118,7 @@ pub enum KeySourceKind {
     Environment,
     /// A systemd credential.
     Systemd,
-    /// The Secret Service of the desktop.
+    /// An item in the Secret Service of the desktop.
     SecretService,
     /// The kernel's keyring of this user.
     Keyutils,
@@ -150,20 +160,22 @@ impl KeySourceKind {
         }
     }
 
-    /// What who does not have the key can do about it.
-    pub(super) const fn how_to_provide(self) -> &'static str {
-        match self {
+    /// What who does not have the key of the cache at `location` can do about it.
+    pub(super) fn how_to_provide(self, location: &str) -> Cow<'static, str> {
+        Cow::Borrowed(match self {
             Self::Host => "set STRONGROOM_STATE_DIR to the folder with its host.key",
             Self::File => "set STRONGROOM_KEY_FILE to the file that has it",
             Self::Environment => "set STRONGROOM_KEY to the keys, this one among them",
             Self::Systemd => "hand in the credential strongroom.key (LoadCredential= in the unit)",
             Self::SecretService => {
-                "run in the session that has the unlocked Secret Service, or re-seal it there for use without one \
-                 ('strongroom migrate --to sealed --key-source host')"
+                return Cow::Owned(format!(
+                    "run in the desktop session whose Secret Service has it, unlocked; for use without one (cron, ssh) \
+                     re-seal it there with 'strongroom migrate --cache {location} --to sealed --key-source host'"
+                ));
             }
             Self::Keyutils => "run as the user whose kernel keyring has it",
             Self::Passphrase => "pass --key-source passphrase-file:PATH",
-        }
+        })
     }
 }
 
@@ -241,7 +253,8 @@ pub enum KeySelector {
     Environment,
     /// `systemd`: the credential `strongroom.key`.
     Systemd,
-    /// `secret-service`: the desktop's Secret Service.
+    /// `secret-service`: an item in the desktop's Secret Service, which is made at first use. A locked keyring is an
+    /// error, no prompt is shown; what is asked of the service ends within 2 s, a new key within 10 s.
     SecretService,
     /// `keyutils`: the kernel's keyring of this user; gone at reboot.
     Keyutils,

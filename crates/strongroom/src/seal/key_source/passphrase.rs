@@ -62,6 +62,10 @@ impl KeySource for PassphraseSource {
         format!("{}:{}", self.kind(), self.path.display())
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        vec![self.path.clone()]
+    }
+
     fn keys(&self) -> BoxFuture<'_, Result<KeyRing, Error>> {
         // The ids depend on the salt, which each new cache has of its own.
         self.to_seal()

@@ -47,6 +47,10 @@ impl KeySource for SystemdSource {
         self.kind().to_string()
     }
 
+    fn files(&self) -> Vec<PathBuf> {
+        self.directory.iter().map(|directory| directory.join(Self::CREDENTIAL)).collect()
+    }
+
     fn keys(&self) -> BoxFuture<'_, Result<KeyRing, Error>> {
         self.to_seal()
     }

@@ -12,6 +12,7 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use zeroize::Zeroize as _;
 
+use super::super::error::SealError;
 use super::super::key_ring::{MASTER_KEY, MasterKey};
 use crate::{SecretBytes, UnixSeconds};
 
@@ -56,6 +57,18 @@ pub(super) fn parse(text: &[u8]) -> Result<Vec<MasterKey>, String> {
         }
     }
     Ok(keys)
+}
+
+/// Reads keys that are to be added to a source: one at least.
+///
+/// # Errors
+/// What is wrong with them.
+pub(super) fn parse_import(keys: &SecretBytes) -> Result<Vec<MasterKey>, SealError> {
+    let parsed = match parse(keys.expose()) {
+        Ok(keys) if keys.is_empty() => Err("there is no key in it".to_owned()),
+        parsed => parsed,
+    };
+    parsed.map_err(|reason| SealError::InvalidKeys { source_name: "what is to be imported".into(), reason })
 }
 
 /// Writes keys, one a line.

@@ -1,0 +1,339 @@
+//! `strongroom key`: making, listing, rotating and moving keys, without showing one unasked.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::support::{
+    World, code, command, done, failure, json, mode, names, run, sealed_with, set_mode, stderr, stdout,
+};
+use crate::terminal::on_a_terminal;
+
+const PREFIX: &str = "strongroom-key-1:";
+
+/// A host of its own: a folder whose `state` has the host key.
+struct Host(tempfile::TempDir);
+
+impl Host {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn key(&self, arguments: &[&str]) -> Command {
+        let mut key = command("key");
+        key.args(arguments).current_dir(self.0.path()).env("STRONGROOM_STATE_DIR", self.path("state"));
+        key
+    }
+
+    fn list(&self, arguments: &[&str]) -> Value {
+        let output = run(self.key(&["list", "--output", "json"]).args(arguments));
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        json(&output)
+    }
+
+    /// The ids of the keys, the primary first.
+    fn ids(&self, arguments: &[&str]) -> Vec<String> {
+        let listed = self.list(arguments);
+        let keys = listed["keys"].as_array().unwrap();
+        assert!(keys.iter().enumerate().all(|(at, key)| key["primary"] == (at == 0)), "{listed}");
+        keys.iter().map(|key| key["id"].as_str().unwrap().to_owned()).collect()
+    }
+}
+
+fn new_key() -> String {
+    done(&run(command("key").arg("new"))).trim_end().to_owned()
+}
+
+#[test]
+fn a_new_key_is_text_on_stdout_and_how_to_hand_it_in_is_told_beside_it() {
+    let output = run(command("key").arg("new"));
+    let text = done(&output);
+    assert!(text.starts_with(PREFIX) && text.lines().count() == 1, "{text}");
+    for way in ["STRONGROOM_KEY", "strongroom.key", "STRONGROOM_KEY_FILE"] {
+        assert!(stderr(&output).contains(way), "{way}");
+    }
+    assert!(!stderr(&output).contains(text.trim_start_matches(PREFIX).trim()));
+    assert_ne!(new_key(), text.trim_end(), "each is another one");
+
+    // Two of them in one variable are two keys.
+    let (host, both) = (Host::new(), format!("{},{}", new_key(), new_key()));
+    let listed = run(host.key(&["list", "--output", "json"]).env("STRONGROOM_KEY", both));
+    assert_eq!(json(&listed)["keys"].as_array().unwrap().len(), 2);
+    assert_eq!(json(&listed)["key_source"], "env");
+    let object = json(&run(command("key").args(["new", "--output", "json"])));
+    assert!(
+        object["key"].as_str().unwrap().starts_with(PREFIX) && object["id"].as_str().unwrap().len() == 32
+    );
+}
+
+#[test]
+fn a_key_file_is_made_for_its_owner_and_never_replaced() {
+    let host = Host::new();
+    let made = done(&run(&mut host.key(&["new", "--file", "keys/cache.key"])));
+    assert!(made.contains("file:keys/cache.key"), "{made}");
+    let path = host.path("keys/cache.key");
+    assert_eq!((mode(&path), mode(&host.path("keys"))), (0o600, 0o700));
+    let before = std::fs::read_to_string(&path).unwrap();
+    assert!(!made.contains(before.trim()));
+    assert_eq!(failure(&mut host.key(&["new", "--file", "keys/cache.key"])), (2, "key_file_exists".into()));
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), before);
+    assert_eq!(host.ids(&["--key-source", "file:keys/cache.key"]).len(), 1);
+}
+
+#[test]
+fn a_list_makes_no_key() {
+    let host = Host::new();
+    assert_eq!(failure(&mut host.key(&["list"])), (2, "no_key".into()));
+    assert_eq!(failure(&mut host.key(&["export", "--file", "out"])), (2, "no_key".into()));
+    assert!(names(host.0.path()).is_empty());
+}
+
+#[test]
+fn a_list_tells_which_key_sealed_a_cache_and_shows_none() {
+    let world = World::new();
+    done(&run(&mut world.sealed("cache.bin")));
+    done(&run(&mut world.ours("key", &["rotate"])));
+    let listed = json(&run(&mut world.ours("key", &["list", "--cache", "cache.bin", "--output", "json"])));
+    let keys = listed["keys"].as_array().unwrap();
+    assert_eq!(keys.len(), 2);
+    assert_eq!(listed["cache"]["key_id"], keys[1]["id"]);
+    assert_eq!(listed["cache"]["key_id"], sealed_with(&world.path("cache.bin")));
+    assert_eq!(
+        (&listed["cache"]["sealed_from"], &listed["cache"]["is_listed"]),
+        (&"host".into(), &true.into())
+    );
+    assert_eq!((&listed["key_source"], &listed["protection"]), (&"host".into(), &"host-file".into()));
+    assert_eq!(listed["file"], world.path("state/host.key").to_str().unwrap());
+    assert!(keys.iter().all(|key| key["created"].as_i64().unwrap() > 1_700_000_000));
+
+    let output = run(world.ours("key", &["list", "--cache", "cache.bin", "-vvv"]).env("RUST_BACKTRACE", "1"));
+    let shown = format!("{}{}", done(&output), stderr(&output));
+    assert!(shown.contains("sealed with it") && shown.contains("seals and opens"), "{shown}");
+    for line in std::fs::read_to_string(world.path("state/host.key")).unwrap().lines() {
+        let key = line.trim_start_matches(PREFIX).split(' ').next().unwrap();
+        assert!(key.len() > 40 && !shown.contains(key));
+    }
+
+    // With other keys it says that none of them is the one.
+    done(&run(&mut world.ours("key", &["new", "--file", "other.key"])));
+    let other = ["list", "--key-source", "file:other.key", "--cache", "cache.bin", "--output", "json"];
+    assert_eq!(json(&run(&mut world.ours("key", &other)))["cache"]["is_listed"], false);
+    world.file("plain.bin", "{\"AccessToken\":{}}");
+    for (path, expected) in
+        [("plain.bin", "not_sealed"), ("nothing.bin", "not_sealed"), ("sts", "not_a_file")]
+    {
+        assert_eq!(
+            failure(&mut world.ours("key", &["list", "--cache", path])),
+            (4, expected.into()),
+            "{path}"
+        );
+    }
+}
+
+#[test]
+fn a_rotation_seals_what_is_written_next_and_what_it_is_told_to() {
+    let world = World::new();
+    for name in ["one.bin", "two.bin"] {
+        done(&run(&mut world.sealed(name)));
+    }
+    let old = sealed_with(&world.path("one.bin"));
+    let rotated = json(&run(&mut world.ours("key", &["rotate", "--output", "json"])));
+    assert_eq!(rotated["rotated"], true);
+    let new = rotated["primary"].as_str().unwrap();
+    assert_ne!(new, old);
+    world.hits(&mut world.sealed("one.bin"));
+    assert_eq!(sealed_with(&world.path("one.bin")), old, "reading seals nothing anew");
+
+    let output =
+        run(&mut world.ours("key", &["rotate", "--output", "json", "--rewrite", "one.bin", "two.bin"]));
+    let newest = json(&output)["primary"].as_str().unwrap().to_owned();
+    for name in ["one.bin", "two.bin"] {
+        assert_eq!(sealed_with(&world.path(name)), newest);
+        assert!(stderr(&output).contains(&format!("{name}: sealed anew with the key {newest}")));
+        world.hits(&mut world.sealed(name));
+    }
+    assert_eq!(json(&output)["rewritten"][1]["key_id"], newest);
+}
+
+#[test]
+fn what_cannot_be_sealed_anew_is_listed_and_hinders_no_other() {
+    let world = World::new();
+    for name in ["one.bin", "two.bin", "damaged.bin"] {
+        done(&run(&mut world.sealed(name)));
+    }
+    let mut damaged = std::fs::read(world.path("damaged.bin")).unwrap();
+    *damaged.last_mut().unwrap() ^= 1;
+    world.file("damaged.bin", &damaged);
+    world.file("plain.bin", "{\"AccessToken\":{}}");
+    let old = sealed_with(&world.path("one.bin"));
+    let caches = ["rotate", "--rewrite", "one.bin", "damaged.bin", "absent.bin", "plain.bin", "two.bin"];
+    let output = run(&mut world.ours("key", &caches));
+    assert_eq!((code(&output), stdout(&output).as_str()), (4, ""));
+    for said in ["3 of 5", "damaged.bin", "absent.bin", "plain.bin", "one.bin: sealed anew"] {
+        assert!(stderr(&output).contains(said), "{said}: {}", stderr(&output));
+    }
+    for name in ["one.bin", "two.bin"] {
+        assert_ne!(sealed_with(&world.path(name)), old);
+        world.hits(&mut world.sealed(name));
+    }
+    assert_eq!(std::fs::read(world.path("damaged.bin")).unwrap(), damaged);
+    assert_eq!(
+        failure(&mut world.ours("key", &["rotate", "--rewrite", "absent.bin"])),
+        (4, "not_all_rewritten".into())
+    );
+}
+
+#[test]
+fn keys_of_the_environment_rotate_in_the_two_phases_that_are_told() {
+    let world = World::new();
+    let (old, new) = (new_key(), new_key());
+    let token = |keys: &str| {
+        let mut token = world.sealed("cache.bin");
+        token.env("STRONGROOM_KEY", keys);
+        token
+    };
+    done(&run(&mut token(&old)));
+    let refused = run(world.ours("key", &["rotate"]).env("STRONGROOM_KEY", &old));
+    assert_eq!((code(&refused), stdout(&refused).as_str()), (2, ""));
+    for step in ["key new", "\"$OLD,$NEW\"", "\"$NEW,$OLD\"", "key rotate --key-source env --rewrite"] {
+        assert!(stderr(&refused).contains(step), "{step}: {}", stderr(&refused));
+    }
+    // As it was told: for reading everywhere, then first, then sealed anew, then without the old one.
+    let first = sealed_with(&world.path("cache.bin"));
+    let handed_out = format!("{old},{new}");
+    world.hits(&mut token(&handed_out));
+    done(&run(token(&handed_out).arg("--force-refresh")));
+    assert_eq!(sealed_with(&world.path("cache.bin")), first);
+    let promoted = format!("{new},{old}");
+    world.hits(&mut token(&promoted));
+    let rewrite = ["rotate", "--key-source", "env", "--rewrite", "cache.bin", "--output", "json"];
+    let output = run(world.ours("key", &rewrite).env("STRONGROOM_KEY", &promoted));
+    assert_eq!((code(&output), &json(&output)["rotated"]), (0, &false.into()), "{}", stderr(&output));
+    assert_eq!(json(&output)["rewritten"][0]["key_id"], sealed_with(&world.path("cache.bin")));
+    assert_ne!(sealed_with(&world.path("cache.bin")), first);
+    world.hits(&mut token(&new));
+    assert_eq!(failure(&mut token(&old)), (4, "unknown_key".into()));
+    assert!(!world.path("state").exists(), "no key of the host was made");
+}
+
+#[test]
+fn a_credential_and_a_passphrase_rotate_where_they_come_from() {
+    let world = World::new();
+    let credentials = world.path("credentials");
+    std::fs::create_dir(&credentials).unwrap();
+    world.file("credentials/strongroom.key", new_key());
+    let refused = run(world.ours("key", &["rotate"]).env("CREDENTIALS_DIRECTORY", &credentials));
+    assert_eq!(code(&refused), 2);
+    assert!(stderr(&refused).contains("LoadCredential="), "{}", stderr(&refused));
+
+    world.file("phrase", "correct horse\n");
+    let source = ["--key-source", "passphrase-file:phrase"];
+    let token = || {
+        let mut token = world.sealed("cache.bin");
+        token.args(source).current_dir(world.folder.path());
+        token
+    };
+    done(&run(&mut token()));
+    let refused = run(world.ours("key", &["rotate"]).args(source));
+    assert!(code(&refused) == 2 && stderr(&refused).contains("first line"), "{}", stderr(&refused));
+    world.file("phrase", "battery staple\ncorrect horse\n");
+    let output =
+        run(world.ours("key", &["rotate", "--output", "json"]).args(source).args(["--rewrite", "cache.bin"]));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    assert_eq!(json(&output)["rewritten"][0]["key_id"], sealed_with(&world.path("cache.bin")));
+    world.file("phrase", "battery staple\n");
+    world.hits(&mut token());
+    assert_eq!(
+        failure(world.ours("key", &["export", "--file", "-"]).args(source)),
+        (2, "nothing_to_export".into())
+    );
+    let listed = json(&run(world.ours("key", &["list", "--output", "json"]).args(source)));
+    assert_eq!((&listed["keys"], &listed["protection"]), (&serde_json::json!([]), &"provided-key".into()));
+    // A header does not tell where the passphrase is.
+    assert_eq!(
+        failure(&mut world.ours("key", &["list", "--cache", "cache.bin"])),
+        (2, "key_source_unknown".into())
+    );
+}
+
+#[test]
+fn keys_move_to_another_host_and_open_there_what_moves_with_them() {
+    let world = World::new();
+    done(&run(&mut world.sealed("cache.bin")));
+    done(&run(&mut world.ours("key", &["rotate"])));
+    done(&run(&mut world.ours("key", &["export", "--file", "backup.key"])));
+    assert_eq!(mode(&world.path("backup.key")), 0o600);
+    assert_eq!(std::fs::read_to_string(world.path("backup.key")).unwrap().matches(PREFIX).count(), 2);
+    assert_eq!(
+        failure(&mut world.ours("key", &["export", "--file", "backup.key"])),
+        (2, "key_file_exists".into())
+    );
+
+    // Another host has a key of its own, and adds these for reading.
+    let other = || {
+        let mut token = world.sealed("cache.bin");
+        token.env("STRONGROOM_STATE_DIR", world.path("other"));
+        token
+    };
+    std::fs::rename(world.path("state"), world.path("gone")).unwrap();
+    let import = |file: &str| {
+        let mut key = world.ours("key", &["import", "--file", file, "--output", "json"]);
+        key.env("STRONGROOM_STATE_DIR", world.path("other"));
+        key
+    };
+    let imported = json(&run(&mut import("backup.key")));
+    assert_eq!(imported["keys"].as_array().unwrap().len(), 3);
+    world.hits(&mut other());
+    let own = imported["keys"][0]["id"].as_str().unwrap();
+    assert_ne!(own, sealed_with(&world.path("cache.bin")));
+    assert_eq!(json(&run(&mut import("backup.key"))), imported, "once is enough");
+
+    // Through pipes no file is in between.
+    let text =
+        done(&run(&mut world.ours("key", &["export", "--key-source", "file:backup.key", "--file", "-"])));
+    let mut child = world
+        .ours("key", &["import", "--file", "-"])
+        .env("STRONGROOM_STATE_DIR", world.path("third"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let said = child.wait_with_output().unwrap();
+    assert!(done(&said).contains("3 keys now"), "{}", stdout(&said));
+}
+
+#[test]
+fn what_is_imported_is_checked_and_never_repeated() {
+    let host = Host::new();
+    let import = |file: &str| host.key(&["import", "--file", file]);
+    std::fs::write(host.path("nonsense"), "hunter2 is no key\n").unwrap();
+    set_mode(&host.path("nonsense"), 0o644);
+    let output = run(&mut import("nonsense"));
+    assert_eq!((code(&output), stdout(&output).as_str()), (2, ""));
+    assert!(!stderr(&output).contains("hunter2"), "{}", stderr(&output));
+    assert!(stderr(&output).contains("others can read it"), "{}", stderr(&output));
+    assert_eq!(failure(&mut import("absent")), (2, "keys_unreadable".into()));
+    assert_eq!(failure(&mut import("-")), (2, "invalid_keys".into()), "nothing is no key");
+    assert!(!host.path("state").exists(), "and no key was made for nothing");
+    assert_eq!(
+        failure(import("nonsense").env("STRONGROOM_KEY", new_key())),
+        (2, "key_source_not_writable".into())
+    );
+}
+
+#[test]
+fn keys_reach_a_terminal_only_on_request() {
+    let host = Host::new();
+    done(&run(&mut host.key(&["rotate"])));
+    let shown = on_a_terminal(&mut host.key(&["export", "--file", "-"]));
+    assert!(shown.contains("--show-secrets") && !shown.contains(PREFIX), "{shown}");
+    let shown = on_a_terminal(&mut host.key(&["export", "--file", "-", "--show-secrets"]));
+    assert!(shown.contains(PREFIX), "{shown}");
+}
