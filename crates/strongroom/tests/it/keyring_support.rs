@@ -213,7 +213,10 @@ impl Client {
     }
 
     pub(crate) fn lock(&self) {
-        let keyring = self.default_keyring();
+        self.lock_keyring(&self.default_keyring());
+    }
+
+    pub(crate) fn lock_keyring(&self, keyring: &OwnedObjectPath) {
         self.service("Lock", &(vec![keyring],));
     }
 
@@ -228,6 +231,21 @@ impl Client {
     /// A keyring that is always there beside the default one, unlocked and without a password.
     pub(crate) fn session_keyring(&self) -> OwnedObjectPath {
         self.service("ReadAlias", &("session",)).body().deserialize().unwrap()
+    }
+
+    /// Makes a keyring with a password of its own.
+    pub(crate) fn create_keyring(&self, label: &str) -> OwnedObjectPath {
+        let properties = HashMap::from([("org.freedesktop.Secret.Collection.Label", Value::from(label))]);
+        let password = (self.session(), Vec::<u8>::new(), PASSWORD.as_bytes(), "text/plain");
+        // What its own prompter calls.
+        let interface = "org.gnome.keyring.InternalUnsupportedGuiltRiddenInterface";
+        let reply = self.call(
+            "/org/freedesktop/secrets",
+            interface,
+            "CreateWithMasterPassword",
+            &(properties, password),
+        );
+        reply.body().deserialize().unwrap()
     }
 
     pub(crate) fn create_in(

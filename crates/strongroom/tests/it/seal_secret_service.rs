@@ -293,6 +293,30 @@ fn an_item_that_can_be_read_does_not_hide_that_the_keyring_with_the_key_is_locke
 }
 
 #[test]
+fn an_unknown_key_may_be_in_another_keyring_that_is_locked_which_is_told() {
+    if !has_real_keyring("an_unknown_key_may_be_in_another_keyring_that_is_locked_which_is_told") {
+        return;
+    }
+    let desk = Desk::start();
+    desk.does("put a");
+    let client = desk.keyring.bus.client();
+    let own = client.find(&ATTRIBUTES).remove(0);
+    let text = String::from_utf8(client.item(&own).2).unwrap();
+    let archive = client.create_keyring("archive");
+    client.create_in(&archive, &ATTRIBUTES, &text);
+    client.delete(&own);
+    assert_eq!(desk.does("scopes"), "a");
+    client.lock_keyring(&archive);
+    let said = desk.does("scopes");
+    assert!(said.starts_with("unknown_key: ") && said.contains("a keyring that is locked"), "{said}");
+    // It hinders no new cache: that is sealed with a key of the default keyring.
+    let new = desk.folder.path().join("new.bin");
+    let put = in_session(&desk.keyring.bus, &desk.host(), "put a", &new);
+    assert_eq!(put, "sealed secret-service os-store");
+    assert!(desk.does("scopes").contains("a keyring that is locked"));
+}
+
+#[test]
 fn a_locked_keyring_leaves_a_new_cache_to_the_host_key_and_opens_no_old_one() {
     if !has_real_keyring("a_locked_keyring_leaves_a_new_cache_to_the_host_key_and_opens_no_old_one") {
         return;
