@@ -303,6 +303,10 @@ pub(crate) struct KeyNew {
     /// The key file to make, readable by its owner only. One that is there is never replaced
     #[arg(long, value_name = "PATH")]
     pub(crate) file: Option<PathBuf>,
+
+    /// Writes to stdout even if it is a terminal
+    #[arg(long)]
+    pub(crate) show_secrets: bool,
 }
 
 /// Lists keys by their ids, never the keys themselves. Makes none

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
-use strongroom::Error;
+use strongroom::{Error, SecretBytes};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt;
 use tracing_subscriber::prelude::*;
@@ -47,6 +47,20 @@ pub(crate) fn json(value: &impl Serialize) -> Result<(), Failure> {
     let text =
         serde_json::to_string(value).map_err(|error| Failure::other("output_failed", error.to_string()))?;
     line(&text)
+}
+
+/// Writes one line of result that is secret to stdout, with no copy of it that is not wiped.
+pub(crate) fn secret_line(text: &str) -> Result<(), Failure> {
+    write_all(text)?;
+    write_all("\n")
+}
+
+/// Writes a value with secrets in it as JSON to stdout, likewise.
+pub(crate) fn secret_json(value: &impl Serialize) -> Result<(), Failure> {
+    let failed = |error: String| Failure::other("output_failed", error);
+    let mut text = SecretBytes::default();
+    serde_json::to_writer(&mut text, value).map_err(|error| failed(error.to_string()))?;
+    secret_line(std::str::from_utf8(text.expose()).map_err(|error| failed(error.to_string()))?)
 }
 
 /// Writes text to stdout, colours only if it is a terminal.

@@ -5,8 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use comfy_table::{Cell, ContentArrangement, Table, presets};
+use serde::Serialize;
 use serde_json::{Value, json};
-use strongroom::persistence::{self, create_key_file, key_source_for_new, sealed_with, write_key_file};
+use strongroom::persistence::{
+    self, create_key_file, key_source_for_new, key_source_to_look_at, sealed_with, write_key_file,
+};
 use strongroom::{
     Clock as _, Error, ErrorKind, KeyId, KeyRing, KeySelector, KeySource, KeySourceKind, SealedWith,
     SecretBytes, SystemClock, UnixSeconds, block_on,
@@ -51,12 +54,13 @@ fn new(options: &KeyNew, global: &Global) -> Result<(), Failure> {
             )),
         };
     }
+    refuse_terminal(options.show_secrets, "pass --file PATH")?;
     let ring = KeyRing::generate()?;
     let text = ring.expose();
     // Without the comment behind it: a list of keys in a variable may go on on the same line.
     let key = text_of(&text)?.split('#').next().unwrap_or_default().trim();
     match global.output {
-        Output::Json => output::json(&json!({"id": ring.primary().to_string(), "key": key})),
+        Output::Json => output::secret_json(&NewKey { id: ring.primary().to_string(), key }),
         _ => {
             output::note(&format!(
                 "the key {} is kept nowhere yet. Hand it in, as one of these:\n  \
@@ -65,7 +69,7 @@ fn new(options: &KeyNew, global: &Global) -> Result<(), Failure> {
                  a file that its owner alone can read, named by STRONGROOM_KEY_FILE (or let --file PATH make it)",
                 ring.primary()
             ));
-            output::line(key)
+            output::secret_line(key)
         }
     }
 }
@@ -74,7 +78,7 @@ fn list(options: &KeyList, global: &Global) -> Result<(), Failure> {
     let cache = options.cache.as_deref().map(|path| sealed(path).map(|with| (path, with))).transpose()?;
     let source = match (&options.source.key_source, &cache) {
         (None, Some((_, sealed_with))) => source_of(sealed_with)?,
-        _ => options.source.open()?,
+        _ => options.source.look()?,
     };
     // What a passphrase gives is another key for each cache.
     let ring = match source.kind() {
@@ -182,14 +186,10 @@ fn rotate(options: &KeyRotate, global: &Global) -> Result<(), Failure> {
 
 fn export(options: &KeyExport, global: &Global) -> Result<(), Failure> {
     let to_stdout = options.file == Path::new(STANDARD);
-    if to_stdout && io::stdout().is_terminal() && !options.show_secrets {
-        return Err(Failure::usage(
-            "terminal",
-            "keys are not written to a terminal, where others may read them",
-            "name a file, pipe the output into another program, or pass --show-secrets",
-        ));
+    if to_stdout {
+        refuse_terminal(options.show_secrets, "name a file")?;
     }
-    let source = options.source.open()?;
+    let source = options.source.look()?;
     if source.kind() == KeySourceKind::Passphrase {
         return Err(Failure::usage(
             "nothing_to_export",
@@ -198,23 +198,23 @@ fn export(options: &KeyExport, global: &Global) -> Result<(), Failure> {
         ));
     }
     let ring = block_on(source.keys())?;
-    let mut object = json!({"key_source": source.name(), "keys": keys_as_json(&ring)});
     if to_stdout {
         let text = ring.expose();
+        let text = text_of(&text)?;
         return match global.output {
             Output::Json => {
-                object["text"] = text_of(&text)?.into();
-                output::json(&object)
+                output::secret_json(&Exported { key_source: source.name(), keys: keys_as_json(&ring), text })
             }
-            _ => output::write_all(text_of(&text)?),
+            _ => output::write_all(text),
         };
     }
     write_key_file(&options.file, &ring)?;
     match global.output {
-        Output::Json => {
-            object["file"] = json!(options.file);
-            output::json(&object)
-        }
+        Output::Json => output::json(&json!({
+            "key_source": source.name(),
+            "keys": keys_as_json(&ring),
+            "file": options.file,
+        })),
         _ => output::line(&format!("{} of {} in {}", count(&ring), source.name(), options.file.display())),
     }
 }
@@ -257,6 +257,38 @@ impl WhichKeys {
             None => key_source_for_new()?,
         })
     }
+
+    /// For commands that change nothing.
+    fn look(&self) -> Result<Arc<dyn KeySource>, Failure> {
+        Ok(key_source_to_look_at(self.key_source.as_ref())?)
+    }
+}
+
+/// A new key, borrowed: a value of JSON would be a copy that nobody wipes.
+#[derive(Serialize)]
+struct NewKey<'a> {
+    id: String,
+    key: &'a str,
+}
+
+/// Keys that are exported, borrowed likewise.
+#[derive(Serialize)]
+struct Exported<'a> {
+    key_source: String,
+    keys: Vec<Value>,
+    text: &'a str,
+}
+
+/// Refuses to write keys to stdout if it is a terminal, unless that is wanted. `instead`: what else can be done.
+fn refuse_terminal(show_secrets: bool, instead: &str) -> Result<(), Failure> {
+    if show_secrets || !io::stdout().is_terminal() {
+        return Ok(());
+    }
+    Err(Failure::usage(
+        "terminal",
+        "keys are not written to a terminal, where others may read them",
+        &format!("{instead}, pipe the output into another program, or pass --show-secrets"),
+    ))
 }
 
 /// What the header of a sealed cache says.
@@ -284,7 +316,7 @@ fn source_of(sealed_with: &SealedWith) -> Result<Arc<dyn KeySource>, Failure> {
         _ => None,
     };
     match selector {
-        Some(selector) => Ok(selector.open()?),
+        Some(selector) => Ok(key_source_to_look_at(Some(&selector))?),
         None => Err(Failure::usage(
             "key_source_unknown",
             format!("where the key {} came from, the cache does not tell", sealed_with.key_id()),

@@ -1,13 +1,17 @@
 //! `strongroom key`: making, listing, rotating and moving keys, without showing one unasked.
 
+use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, chown};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
 use crate::support::{
-    World, code, command, done, failure, json, mode, names, run, sealed_with, set_mode, stderr, stdout,
+    World, code, command, done, failure, json, mode, names, run, sealed_with, set_mode, skip, stderr, stdout,
 };
 use crate::terminal::on_a_terminal;
 
@@ -332,8 +336,116 @@ fn what_is_imported_is_checked_and_never_repeated() {
 fn keys_reach_a_terminal_only_on_request() {
     let host = Host::new();
     done(&run(&mut host.key(&["rotate"])));
-    let shown = on_a_terminal(&mut host.key(&["export", "--file", "-"]));
-    assert!(shown.contains("--show-secrets") && !shown.contains(PREFIX), "{shown}");
-    let shown = on_a_terminal(&mut host.key(&["export", "--file", "-", "--show-secrets"]));
-    assert!(shown.contains(PREFIX), "{shown}");
+    for arguments in [&["export", "--file", "-"][..], &["new"], &["new", "--output", "json"]] {
+        let shown = on_a_terminal(&mut host.key(arguments));
+        assert!(shown.contains("--show-secrets") && !shown.contains(PREFIX), "{shown}");
+        let shown = on_a_terminal(host.key(arguments).arg("--show-secrets"));
+        assert!(shown.contains(PREFIX), "{shown}");
+    }
+    let shown = on_a_terminal(&mut host.key(&["new", "--file", "new.key"]));
+    assert!(shown.contains("the key") && !shown.contains(PREFIX), "{shown}");
+}
+
+#[test]
+fn an_export_as_json_has_the_keys_as_a_key_file_has_them() {
+    let host = Host::new();
+    done(&run(&mut host.key(&["rotate"])));
+    let exported = json(&run(&mut host.key(&["export", "--file", "-", "--output", "json"])));
+    assert_eq!(exported["text"], std::fs::read_to_string(host.path("state/host.key")).unwrap());
+    assert_eq!((&exported["key_source"], &exported["keys"]), (&"host".into(), &host.list(&[])["keys"]));
+}
+
+#[test]
+fn looking_at_keys_changes_no_key_file() {
+    let host = Host::new();
+    done(&run(&mut host.key(&["rotate"])));
+    let path = host.path("state/host.key");
+    set_mode(&path, 0o644);
+    for arguments in [&["list"][..], &["export", "--file", "-"]] {
+        let output = run(&mut host.key(arguments));
+        done(&output);
+        assert!(stderr(&output).contains("mode 0644"), "{}", stderr(&output));
+        assert_eq!(mode(&path), 0o644);
+    }
+    done(&run(&mut host.key(&["rotate"])));
+    assert_eq!(mode(&path), 0o600);
+}
+
+#[test]
+fn a_key_file_that_root_has_handed_to_a_group_stays_the_groups() {
+    const GROUP: u32 = 65_534;
+    let host = Host::new();
+    if host.0.path().metadata().unwrap().uid() != 0 {
+        return skip("key::a_key_file_that_root_has_handed_to_a_group", "only root can give files away");
+    }
+    done(&run(&mut host.key(&["new", "--file", "service.key"])));
+    done(&run(&mut host.key(&["new", "--file", "other.key"])));
+    let path = host.path("service.key");
+    chown(&path, None, Some(GROUP)).unwrap();
+    // What is for nobody is taken away, what the group needs is not.
+    for (before, after) in [(0o640, 0o640), (0o664, 0o640)] {
+        set_mode(&path, before);
+        let import: &[&str] = &["import", "--file", "other.key"];
+        for arguments in [import, &["rotate"]] {
+            done(&run(host.key(arguments).args(["--key-source", "file:service.key"])));
+            assert_eq!((mode(&path), path.metadata().unwrap().gid()), (after, GROUP), "{before:o}");
+        }
+    }
+    // The same by an access list, beside the group that is root's.
+    chown(&path, None, Some(0)).unwrap();
+    let list = access_list(GROUP);
+    let flags = rustix::fs::XattrFlags::empty();
+    if rustix::fs::setxattr(&path, ACCESS_LIST, &list, flags).is_err() {
+        return skip("key::a_key_file_that_root_has_handed_to_a_user", "the file system has no access lists");
+    }
+    for arguments in [&["list"][..], &["rotate"]] {
+        done(&run(host.key(arguments).args(["--key-source", "file:service.key"])));
+        let mut found = vec![0; 1000];
+        let length = rustix::fs::getxattr(&path, ACCESS_LIST, &mut found[..]).unwrap();
+        assert_eq!((mode(&path), &found[..length]), (0o640, &list[..]));
+    }
+}
+
+const ACCESS_LIST: &str = "system.posix_acl_access";
+
+/// Reading for one more user.
+fn access_list(user: u32) -> Vec<u8> {
+    const NOBODY: u32 = u32::MAX;
+    let entries: [(u16, u16, u32); 5] =
+        [(1, 6, NOBODY), (2, 4, user), (4, 0, NOBODY), (0x10, 4, NOBODY), (0x20, 0, NOBODY)];
+    let mut list = 2_u32.to_le_bytes().to_vec();
+    for (tag, permissions, id) in entries {
+        list.extend(tag.to_le_bytes().into_iter().chain(permissions.to_le_bytes()).chain(id.to_le_bytes()));
+    }
+    list
+}
+
+#[test]
+fn who_is_killed_while_a_key_file_is_made_leaves_no_keys_behind() {
+    let host = Host::new();
+    let probe = OpenOptions::new().write(true).custom_flags(TMPFILE).open(host.0.path());
+    if probe.is_err() {
+        return skip("key::who_is_killed_while_a_key_file_is_made", "the file system has no nameless files");
+    }
+    let new = host.key(&["new", "--file", "new.key"]);
+    let mut limited = Command::new("sh");
+    // The first byte that it writes into a file ends it.
+    limited.args(["-c", "ulimit -c 0; ulimit -f 0; exec \"$0\" key new --file new.key"]);
+    limited.arg(new.get_program()).current_dir(host.0.path());
+    let status = run(&mut limited).status;
+    assert_eq!(status.signal(), Some(rustix::process::Signal::XFSZ.as_raw()), "{status}");
+    assert_eq!(names(host.0.path()), [""; 0]);
+}
+
+const TMPFILE: i32 = rustix::fs::OFlags::TMPFILE.bits().cast_signed();
+
+#[test]
+fn keys_that_a_dead_process_left_beside_a_key_file_are_removed_when_it_is_made() {
+    let host = Host::new();
+    let stale = host.path(&format!("new.key.{}.tmp", "0a".repeat(16)));
+    std::fs::write(&stale, "strongroom-key-1:").unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(3600);
+    OpenOptions::new().write(true).open(&stale).unwrap().set_modified(long_ago).unwrap();
+    done(&run(&mut host.key(&["new", "--file", "new.key"])));
+    assert_eq!(names(host.0.path()), ["new.key"]);
 }

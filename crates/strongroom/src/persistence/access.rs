@@ -322,6 +322,40 @@ mod platform {
         rustix::fs::fchown(file, None, Some(rustix::fs::Gid::from_raw(old.gid()))).map_err(io::Error::from)
     }
 
+    /// Whether the file has an access list, beside its mode.
+    pub(in super::super) fn has_access_list(path: &Path) -> bool {
+        access_list(path).is_some()
+    }
+
+    /// Gives a new file the access list of the one that it is to replace, if that has one.
+    pub(in super::super) fn adopt_access_list(file: &File, old: &Path) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        if let Some(list) = access_list(old) {
+            rustix::fs::fsetxattr(file, ACCESS_LIST, &list, rustix::fs::XattrFlags::empty())?;
+        }
+        let _ = (file, old);
+        Ok(())
+    }
+
+    fn access_list(path: &Path) -> Option<Vec<u8>> {
+        #[cfg(target_os = "linux")]
+        {
+            // As long as an extended attribute may be.
+            let mut list = vec![0; 64 << 10];
+            let length = rustix::fs::getxattr(path, ACCESS_LIST, &mut list[..]).ok()?;
+            list.truncate(length);
+            Some(list)
+        }
+        #[cfg(not(target_os = "linux"))]
+        {
+            let _ = path;
+            None
+        }
+    }
+
+    #[cfg(target_os = "linux")]
+    const ACCESS_LIST: &str = "system.posix_acl_access";
+
     /// For how long this error may mean no more than that others are at the file: here a file can always be used
     /// by many.
     pub(in super::super) fn may_pass(_: &io::Error) -> Option<Duration> {
@@ -417,6 +451,10 @@ mod platform {
         Ok(())
     }
 
+    pub(in super::super) fn adopt_access_list(_: &File, _: &Path) -> io::Result<()> {
+        Ok(())
+    }
+
     /// For how long this error may mean no more than that others are at the file.
     pub(in super::super) fn may_pass(error: &io::Error) -> Option<Duration> {
         match error.raw_os_error().map(i32::cast_unsigned) {
@@ -430,9 +468,11 @@ mod platform {
     }
 }
 
+#[cfg(unix)]
+pub(super) use self::platform::has_access_list;
 pub(super) use self::platform::{
-    adopt_group, create_directory, create_new, foreign_owner, is_alive, may_pass, refuse_open_directory,
-    tighten, wider,
+    adopt_access_list, adopt_group, create_directory, create_new, foreign_owner, is_alive, may_pass,
+    refuse_open_directory, tighten, wider,
 };
 
 #[cfg(test)]

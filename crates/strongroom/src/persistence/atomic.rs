@@ -63,6 +63,7 @@ impl Replacement<'_> {
         if let (Some(old), true) = (self.old, access::is_shared(self.mode)) {
             // Fails for a group that this user is not in; its members lose nothing that this user could keep.
             let _ = access::adopt_group(&new, old);
+            let _ = access::adopt_access_list(&new, self.target);
         }
 
         self.announce(Step::Write, "write", path)?;
@@ -116,7 +117,7 @@ pub(super) struct NewFile {
 }
 
 impl NewFile {
-    fn create(path: PathBuf, mode: u32) -> Result<Self, PersistenceError> {
+    pub(super) fn create(path: PathBuf, mode: u32) -> Result<Self, PersistenceError> {
         match access::create_new(&path, mode) {
             Ok(file) => {
                 let file = OwnFile::new(file);
@@ -128,6 +129,10 @@ impl NewFile {
             }
             Err(source) => Err(PersistenceError::io("create", &path, source)),
         }
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 }
 

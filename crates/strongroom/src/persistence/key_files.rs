@@ -61,7 +61,9 @@ impl KeyFiles for KeyFilesOnDisk {
             let content = read(path, false)?;
             let Some(new) = change(content.as_ref())? else { return Ok(()) };
             let lock = lock?;
-            let file = FilePersistence::builder(path).peers_lock(false).max_size(LARGEST).build()?;
+            let mode = mode_to_keep(path)?;
+            let file =
+                FilePersistence::builder(path).peers_lock(false).mode(mode).max_size(LARGEST).build()?;
             let loaded = file.load().await?;
             if content.as_ref().is_some_and(|content| *content != loaded.bytes) {
                 return Err(contended(path).into());
@@ -129,9 +131,15 @@ fn check_mode(
     only_looks: bool,
 ) -> Result<(), SealError> {
     let mode = mode_of(found);
-    // Root hands keys to a service by its group, or by an access list that shows as the group's bits.
     let is_roots = access::foreign_owner(found).is_some();
-    if mode & if is_roots { 0o007 } else { 0o077 } == 0 {
+    let widest = if is_roots { 0o770 } else { widest_mode(path, found) };
+    if mode & 0o077 & !widest == 0 {
+        if !is_roots && mode & 0o077 != 0 {
+            tracing::warn!(
+                path = %path.display(),
+                "the key file has mode {mode:04o}: a group that is not root's, or an access list, lets others read it"
+            );
+        }
         return Ok(());
     }
     // Who wrote the envelope may have named any file of ours: only a key file's permissions are changed.
@@ -140,7 +148,7 @@ fn check_mode(
         tracing::warn!(path = %path.display(), "the key file has mode {mode:04o}, others can use it");
         return Ok(());
     }
-    match is_key_file.then(|| access::tighten(file, found, OWNER_ONLY)) {
+    match is_key_file.then(|| access::tighten(file, found, widest)) {
         Some(Ok(Some(had))) => {
             tracing::warn!(
                 path = %path.display(),
@@ -150,6 +158,30 @@ fn check_mode(
         }
         _ => Err(SealError::KeyFileExposed { path: path.to_owned(), mode }),
     }
+}
+
+/// The most that the mode of a key file of this user may allow.
+///
+/// Root hands keys to a service by its group, or by an access list that shows as the group's bits. To take that away
+/// when root looks would take the service's key.
+#[cfg(unix)]
+pub(super) fn widest_mode(path: &Path, found: &Metadata) -> u32 {
+    use std::os::unix::fs::MetadataExt as _;
+    let is_handed_out = found.uid() == ROOT
+        && access::foreign_owner(found).is_none()
+        && (found.gid() != ROOT || access::has_access_list(path));
+    if is_handed_out { 0o640 } else { OWNER_ONLY }
+}
+
+#[cfg(not(unix))]
+pub(super) fn widest_mode(_path: &Path, _found: &Metadata) -> u32 {
+    OWNER_ONLY
+}
+
+/// The mode of what replaces a key file: its group reads it still if it may.
+fn mode_to_keep(path: &Path) -> Result<u32, PersistenceError> {
+    let found = std::fs::metadata(path).map_err(|source| PersistenceError::io("look at", path, source))?;
+    Ok(OWNER_ONLY | (mode_of(&found) & widest_mode(path, &found)))
 }
 
 const ROOT: u32 = 0;
@@ -187,19 +219,57 @@ fn follow(path: &Path) -> Result<Option<PathBuf>, PersistenceError> {
 fn create(path: &Path, content: &SecretBytes) -> Result<bool, PersistenceError> {
     let directory = access::directory_of(path);
     access::prepare_directory(directory, OWNER_ONLY)?;
-    let temporary = access::with_suffix(path, &format!(".{}.tmp", uuid::Uuid::new_v4().simple()));
-    let file = access::create_new(&temporary, OWNER_ONLY)
-        .map_err(|source| PersistenceError::io("create", &temporary, source))?;
-    let result = (&file)
-        .write_all(content.expose())
-        .and_then(|()| file.sync_all())
-        .map_err(|source| PersistenceError::io("write", &temporary, source))
-        .and_then(|()| put_in_place(&temporary, path));
-    let _ = std::fs::remove_file(&temporary);
-    let created = result?;
+    // What was left by who could not do it without a name.
+    atomic::sweep(path);
+    let created = match create_nameless(path, content)? {
+        Some(created) => created,
+        None => create_by_name(path, content)?,
+    };
     access::sync_directory(directory)
         .map_err(|source| PersistenceError::io("sync the directory", directory, source))?;
     Ok(created)
+}
+
+/// The complete file has no name before it is linked, so that who is killed leaves no keys behind. `None`: the file
+/// system cannot do that.
+#[cfg(target_os = "linux")]
+fn create_nameless(path: &Path, content: &SecretBytes) -> Result<Option<bool>, PersistenceError> {
+    use std::os::fd::AsRawFd as _;
+
+    use rustix::fs::{AtFlags, CWD, Mode, OFlags, linkat, openat};
+    use rustix::io::Errno;
+
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    let Ok(file) = openat(CWD, access::directory_of(path), flags, Mode::from_raw_mode(OWNER_ONLY)) else {
+        // Where it is for another reason, that shows again with a name.
+        return Ok(None);
+    };
+    let file = File::from(file);
+    write(&file, path, content)?;
+    let itself = format!("/proc/self/fd/{}", file.as_raw_fd());
+    match linkat(CWD, itself.as_str(), CWD, path, AtFlags::SYMLINK_FOLLOW) {
+        Ok(()) => Ok(Some(true)),
+        Err(Errno::EXIST) => Ok(Some(false)),
+        Err(_) => Ok(None),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn create_nameless(_path: &Path, _content: &SecretBytes) -> Result<Option<bool>, PersistenceError> {
+    Ok(None)
+}
+
+fn create_by_name(path: &Path, content: &SecretBytes) -> Result<bool, PersistenceError> {
+    // Gone again when it is dropped, and locked until then, which tells those who sweep.
+    let file = atomic::NewFile::create(atomic::temporary_path(path), OWNER_ONLY)?;
+    write(&file, file.path(), content)?;
+    put_in_place(file.path(), path)
+}
+
+fn write(mut file: &File, path: &Path, content: &SecretBytes) -> Result<(), PersistenceError> {
+    file.write_all(content.expose())
+        .and_then(|()| file.sync_all())
+        .map_err(|source| PersistenceError::io("write", path, source))
 }
 
 fn put_in_place(temporary: &Path, path: &Path) -> Result<bool, PersistenceError> {

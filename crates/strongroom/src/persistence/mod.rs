@@ -56,7 +56,7 @@ pub use self::sealed::SealedPersistence;
 pub use self::secret_service::{SecretServicePersistence, SecretServicePersistenceBuilder};
 pub use self::select::{
     Choice, ChosenPersistence, Kind, PersistenceBuilder, builder, create_key_file, encrypted,
-    key_source_for_new, open, sealed_with, write_key_file,
+    key_source_for_new, key_source_to_look_at, open, sealed_with, write_key_file,
 };
 pub use crate::seal::Protection;
 use crate::wait::BoxFuture;

@@ -136,6 +136,20 @@ pub fn key_source_for_new() -> Result<Arc<dyn KeySource>, Error> {
     Ok(block_on(Configured::new(Environment::read()).source_for_new(&"a new cache"))?.0)
 }
 
+/// The key source that `selector` names, by default [`key_source_for_new`], for those who only look at what it has: key
+/// files are read as they are, and none is tightened, made or replaced.
+///
+/// # Errors
+/// As those of [`KeySelector::open`] and [`key_source_for_new`]; what would write fails.
+pub fn key_source_to_look_at(selector: Option<&KeySelector>) -> Result<Arc<dyn KeySource>, Error> {
+    let files = Arc::new(KeyFilesOnDisk { only_looks: true });
+    let configured = Configured { files, ..Configured::new(Environment::read()) };
+    match selector {
+        Some(selector) => configured.source(selector),
+        None => Ok(block_on(configured.source_for_new(&"a new cache"))?.0),
+    }
+}
+
 impl KeySelector {
     /// The key source itself. Reads nothing but the environment variables that it needs.
     ///

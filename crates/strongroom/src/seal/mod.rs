@@ -28,6 +28,6 @@ pub(crate) use self::key_source::{
     EnvironmentSource, FileMark, FileSource, HostSource, KeyFiles, Place, SystemdSource,
 };
 #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
-pub(crate) use self::key_source::{ItemChange, KeyItem, SecretServiceSource};
+pub(crate) use self::key_source::{ItemChange, KeyItem, KeyItems, NewKeys, SecretServiceSource};
 pub use self::key_source::{KeySelector, KeySource, KeySourceKind, SealedWith};
 pub use self::protection::Protection;

@@ -213,7 +213,10 @@ impl Client {
     }
 
     pub(crate) fn lock(&self) {
-        let keyring = self.default_keyring();
+        self.lock_keyring(&self.default_keyring());
+    }
+
+    pub(crate) fn lock_keyring(&self, keyring: &OwnedObjectPath) {
         self.service("Lock", &(vec![keyring],));
     }
 
@@ -222,7 +225,35 @@ impl Client {
     }
 
     pub(crate) fn create(&self, attributes: &[(&str, &str)], content: &str) -> OwnedObjectPath {
-        let keyring = self.default_keyring();
+        self.create_in(&self.default_keyring(), attributes, content)
+    }
+
+    /// A keyring that is always there beside the default one, unlocked and without a password.
+    pub(crate) fn session_keyring(&self) -> OwnedObjectPath {
+        self.service("ReadAlias", &("session",)).body().deserialize().unwrap()
+    }
+
+    /// Makes a keyring with a password of its own.
+    pub(crate) fn create_keyring(&self, label: &str) -> OwnedObjectPath {
+        let properties = HashMap::from([("org.freedesktop.Secret.Collection.Label", Value::from(label))]);
+        let password = (self.session(), Vec::<u8>::new(), PASSWORD.as_bytes(), "text/plain");
+        // What its own prompter calls.
+        let interface = "org.gnome.keyring.InternalUnsupportedGuiltRiddenInterface";
+        let reply = self.call(
+            "/org/freedesktop/secrets",
+            interface,
+            "CreateWithMasterPassword",
+            &(properties, password),
+        );
+        reply.body().deserialize().unwrap()
+    }
+
+    pub(crate) fn create_in(
+        &self,
+        keyring: &OwnedObjectPath,
+        attributes: &[(&str, &str)],
+        content: &str,
+    ) -> OwnedObjectPath {
         let attributes: HashMap<&str, &str> = attributes.iter().copied().collect();
         let properties = HashMap::from([
             ("org.freedesktop.Secret.Item.Label", Value::from("by another program")),
@@ -243,18 +274,28 @@ impl Client {
         attributes: &[(&str, &str)],
         content: &str,
     ) -> OwnedObjectPath {
+        self.create_after_in(&self.default_keyring(), older, attributes, content)
+    }
+
+    pub(crate) fn create_after_in(
+        &self,
+        keyring: &OwnedObjectPath,
+        older: &OwnedObjectPath,
+        attributes: &[(&str, &str)],
+        content: &str,
+    ) -> OwnedObjectPath {
         let mut made = None;
         wait_until("a later second", || {
             if let Some(item) = made.take() {
                 self.delete(&item);
             }
-            let item = made.insert(self.create(attributes, content));
+            let item = made.insert(self.create_in(keyring, attributes, content));
             self.modified(item) > self.modified(older)
         });
         made.unwrap()
     }
 
-    fn delete(&self, item: &OwnedObjectPath) {
+    pub(crate) fn delete(&self, item: &OwnedObjectPath) {
         self.call(item.as_str(), "org.freedesktop.Secret.Item", "Delete", &());
     }
 

@@ -163,6 +163,10 @@ fn keys_are_imported_for_reading_also_into_a_keyring_without_any() {
     let desk = Desk::start();
     let vault = Vault::new();
     assert!(desk.does("keys secret-service").starts_with("no_key: "));
+    let empty = desk.folder.path().join("empty");
+    std::fs::write(&empty, "").unwrap();
+    assert!(desk.does(&format!("import secret-service {}", empty.display())).starts_with("invalid_keys: "));
+    assert_eq!(desk.items(), [""; 0], "no key was made for nothing");
     let import = format!("import secret-service {}", vault.key_file().display());
     assert_eq!(desk.does(&import), "2");
     assert_eq!(desk.does(&import), "2", "it has that one already");
@@ -192,10 +196,124 @@ fn of_several_items_every_key_opens_and_the_newest_seals() {
     desk.does("put b");
     let primary = sealed_with(desk.cache()).unwrap().unwrap().key_id().to_string();
     assert!(keys.starts_with(&primary), "{keys}");
-    // What is no key of ours is not passed over.
+    // What is no key of ours hides none.
     client.create_after(&old, &ATTRIBUTES, "hunter2");
+    assert_eq!(desk.does("keys secret-service"), keys);
+    assert_eq!(desk.does("scopes"), "a b");
+    let rotated = desk.does("rotate secret-service");
+    assert!(desk.does("keys secret-service").starts_with(&rotated));
+    assert!(desk.items().contains(&"hunter2".to_owned()), "it was not touched");
+}
+
+#[test]
+fn items_without_a_key_are_an_error_where_nothing_else_is() {
+    if !has_real_keyring("items_without_a_key_are_an_error_where_nothing_else_is") {
+        return;
+    }
+    let desk = Desk::start();
+    desk.keyring.bus.client().create(&ATTRIBUTES, "hunter2");
+    for what in ["keys secret-service", "rotate secret-service"] {
+        let said = desk.does(what);
+        assert!(said.starts_with("invalid_keys: ") && !said.contains("hunter2"), "{said}");
+    }
+    assert_eq!(desk.items(), ["hunter2"]);
+}
+
+#[test]
+fn a_key_of_another_keyring_opens_and_never_seals_and_no_key_is_written_there() {
+    if !has_real_keyring("a_key_of_another_keyring_opens_and_never_seals_and_no_key_is_written_there") {
+        return;
+    }
+    let desk = Desk::start();
+    desk.does("put a");
+    let before = desk.does("key secret-service");
+    let client = desk.keyring.bus.client();
+    let own = client.find(&ATTRIBUTES).remove(0);
+    let theirs = KeyRing::generate().unwrap();
+    let text = String::from_utf8(theirs.expose().expose().to_vec()).unwrap();
+    let other = client.create_after_in(&client.session_keyring(), &own, &ATTRIBUTES, &text);
+    assert_eq!(desk.does("keys secret-service"), format!("{before} {}", theirs.primary()));
+
+    let rotated = desk.does("rotate secret-service");
+    let vault = Vault::new();
+    assert_eq!(desk.does(&format!("import secret-service {}", vault.key_file().display())), "4");
+    desk.does("put b");
+    assert_eq!(sealed_with(desk.cache()).unwrap().unwrap().key_id().to_string(), rotated);
+    assert_eq!(desk.does("scopes"), "a b");
+    assert_eq!(client.item(&other).2, text.as_bytes());
+    let own = String::from_utf8(client.item(&own).2).unwrap();
+    let secret = text.split(' ').next().unwrap();
+    assert!(own.lines().count() == 3 && !own.contains(secret), "{}", own.lines().count());
+}
+
+#[test]
+fn where_only_another_keyring_has_the_key_the_next_write_makes_one_in_the_default_keyring() {
+    if !has_real_keyring(
+        "where_only_another_keyring_has_the_key_the_next_write_makes_one_in_the_default_keyring",
+    ) {
+        return;
+    }
+    let desk = Desk::start();
+    desk.does("put a");
+    let before = desk.does("key secret-service");
+    let client = desk.keyring.bus.client();
+    let own = client.find(&ATTRIBUTES).remove(0);
+    let text = String::from_utf8(client.item(&own).2).unwrap();
+    let other = client.create_in(&client.session_keyring(), &ATTRIBUTES, &text);
+    client.delete(&own);
+    assert_eq!(desk.does("scopes"), "a");
     let said = desk.does("keys secret-service");
-    assert!(said.starts_with("invalid_keys: ") && !said.contains("hunter2"), "{said}");
+    assert!(said.starts_with("no_key: ") && said.contains("other keyrings have 1"), "{said}");
+    assert_eq!(client.find(&ATTRIBUTES), std::slice::from_ref(&other), "reading makes no key");
+
+    desk.does("put b");
+    assert_ne!(sealed_with(desk.cache()).unwrap().unwrap().key_id().to_string(), before);
+    assert_eq!(desk.does("scopes"), "a b");
+    assert_eq!((desk.items().len(), client.item(&other).2), (2, text.into_bytes()));
+}
+
+#[test]
+fn an_item_that_can_be_read_does_not_hide_that_the_keyring_with_the_key_is_locked() {
+    if !has_real_keyring("an_item_that_can_be_read_does_not_hide_that_the_keyring_with_the_key_is_locked") {
+        return;
+    }
+    let desk = Desk::start();
+    desk.does("put a");
+    let client = desk.keyring.bus.client();
+    let text = String::from_utf8(KeyRing::generate().unwrap().expose().expose().to_vec()).unwrap();
+    client.create_in(&client.session_keyring(), &ATTRIBUTES, &text);
+    client.lock();
+    let said = desk.does("scopes");
+    assert!(said.starts_with("unknown_key: ") && said.contains("the keyring is locked"), "{said}");
+    let said = desk.does("rotate secret-service");
+    assert!(said.starts_with("key_source_unavailable: ") && said.contains("is locked"), "{said}");
+    let new = desk.folder.path().join("new.bin");
+    let why = in_session(&desk.keyring.bus, &desk.host(), "choose", &new);
+    assert!(why.starts_with("host ") && why.contains("the keyring is locked"), "{why}");
+}
+
+#[test]
+fn an_unknown_key_may_be_in_another_keyring_that_is_locked_which_is_told() {
+    if !has_real_keyring("an_unknown_key_may_be_in_another_keyring_that_is_locked_which_is_told") {
+        return;
+    }
+    let desk = Desk::start();
+    desk.does("put a");
+    let client = desk.keyring.bus.client();
+    let own = client.find(&ATTRIBUTES).remove(0);
+    let text = String::from_utf8(client.item(&own).2).unwrap();
+    let archive = client.create_keyring("archive");
+    client.create_in(&archive, &ATTRIBUTES, &text);
+    client.delete(&own);
+    assert_eq!(desk.does("scopes"), "a");
+    client.lock_keyring(&archive);
+    let said = desk.does("scopes");
+    assert!(said.starts_with("unknown_key: ") && said.contains("a keyring that is locked"), "{said}");
+    // It hinders no new cache: that is sealed with a key of the default keyring.
+    let new = desk.folder.path().join("new.bin");
+    let put = in_session(&desk.keyring.bus, &desk.host(), "put a", &new);
+    assert_eq!(put, "sealed secret-service os-store");
+    assert!(desk.does("scopes").contains("a keyring that is locked"));
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::probe::existing;
 use super::{Doctor, Finding, Place};
 use crate::UnixSeconds;
 use crate::persistence::access::{self, OWNER_ONLY};
+use crate::persistence::key_files::widest_mode;
 use crate::persistence::{atomic, flight, lock, quarantine};
 
 impl Doctor {
@@ -154,6 +155,14 @@ pub(super) fn exposed_mode(path: &Path) -> Option<String> {
     let file: File = access::cautious_options().read(true).open(path.canonicalize().ok()?).ok()?;
     let found = file.metadata().ok()?;
     access::wider(&file, &found, OWNER_ONLY)
+}
+
+/// The same of a key file, which root may have handed to a service.
+pub(super) fn exposed_key_mode(path: &Path) -> Option<String> {
+    let path = path.canonicalize().ok()?;
+    let file: File = access::cautious_options().read(true).open(&path).ok()?;
+    let found = file.metadata().ok()?;
+    access::wider(&file, &found, widest_mode(&path, &found))
 }
 
 pub(super) fn modified(found: &Metadata) -> Option<UnixSeconds> {

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::files::{exposed_mode, modified};
+use super::files::{exposed_key_mode, modified};
 use super::probe::can_be_written;
 use super::{Doctor, Finding};
 use crate::persistence::key_files::KeyFilesOnDisk;
@@ -104,7 +104,7 @@ impl Doctor {
         if source.kind() != KeySourceKind::Passphrase {
             message.push_str(&format!(": key {}", ring.primary()));
         }
-        let mode = key.file.as_deref().and_then(exposed_mode);
+        let mode = key.file.as_deref().and_then(exposed_key_mode);
         if let (Some(mode), Some(file)) = (mode, &key.file) {
             let message = format!("{message}; others can read it ({mode})");
             let remedy = format!(

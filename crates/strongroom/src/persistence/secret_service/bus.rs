@@ -136,7 +136,7 @@ impl Bus {
         let (_, prompt): (Vec<Path>, Path) = self.ask_service("Unlock", &(objects,)).await?;
         if is_object(&prompt) {
             if !with_prompt {
-                return Err(SecretServiceError::Locked { reason: "and it takes a prompt to unlock it" });
+                return Err(SecretServiceError::Locked { reason: NEEDS_PROMPT });
             }
             self.prompt(prompt).await?;
         }
@@ -359,6 +359,8 @@ where
     message.body().deserialize().map_err(SecretServiceError::Failed)
 }
 
+/// Why what is locked stays so.
+pub(super) const NEEDS_PROMPT: &str = "and it takes a prompt to unlock it";
 const DBUS: &str = "org.freedesktop.DBus";
 const SERVICE: &str = "org.freedesktop.secrets";
 const COLLECTION: &str = "org.freedesktop.Secret.Collection";

@@ -4,10 +4,11 @@ use std::cmp::Reverse;
 
 use tokio::sync::oneshot;
 
-use super::bus::{Attributes, Bus, Path, Progress};
+use super::bus::{Attributes, Bus, NEEDS_PROMPT, Path, Progress, Session};
 use super::error::SecretServiceError;
 use crate::SecretBytes;
 use crate::persistence::Revision;
+use crate::seal::{KeyItems, NewKeys};
 
 /// The attribute that libsecret keeps the schema's name in.
 pub(super) const SCHEMA: &str = "xdg:schema";
@@ -81,59 +82,84 @@ impl Item {
         }
     }
 
-    /// The contents of all items that can be read without unlocking more than one of them, the newest first.
-    pub(super) async fn read_all(self, progress: Progress) -> Result<Vec<SecretBytes>, SecretServiceError> {
+    /// The contents of all items with our attributes that can be read, in our keyring and in others.
+    pub(super) async fn read_all(self, progress: Progress) -> Result<KeyItems, SecretServiceError> {
         let bus = Bus::connect(self.bus.as_deref(), progress).await?;
-        let (_, contents) = self.all(&bus).await?;
-        Ok(contents)
+        let session = bus.open_session().await?;
+        Ok(self.everywhere(&bus).await?.read(&session).await?.1)
     }
 
-    /// Lets `change` replace the newest content, or make the item, while nobody else does so under the name `turn`:
-    /// it is told the contents of all items, and waited for.
+    /// Lets `change` replace an item of our keyring, or make one there, while nobody else does so under the name
+    /// `turn`: it is told the contents of all items, and waited for. Items of other keyrings are never written.
     pub(super) async fn update(
         self,
         progress: Progress,
         turn: &'static str,
-        found: oneshot::Sender<Vec<SecretBytes>>,
-        change: oneshot::Receiver<SecretBytes>,
+        found: oneshot::Sender<KeyItems>,
+        change: oneshot::Receiver<NewKeys>,
     ) -> Result<(), SecretServiceError> {
         let bus = Bus::connect(self.bus.as_deref(), progress).await?;
         bus.take_turn(turn).await?;
-        let (newest, contents) = self.all(&bus).await?;
-        let _ = found.send(contents);
-        let Ok(content) = change.await else { return Ok(()) };
         let session = bus.open_session().await?;
-        match newest {
-            Some(item) => session.set_secret(&item, &content).await,
+        let (own, contents) = self.everywhere(&bus).await?.read(&session).await?;
+        let _ = found.send(contents);
+        let Ok(new) = change.await else { return Ok(()) };
+        match new.replaces.and_then(|at| own.get(at)) {
+            Some(item) => session.set_secret(item, &new.content).await,
             None => {
                 let keyring = self.keyring(&bus).await?.ok_or_else(|| self.no_keyring())?;
-                session.create(&keyring, &self.label, &self.attributes, &content).await
+                session.create(&keyring, &self.label, &self.attributes, &new.content).await
             }
         }
     }
 
-    /// Whether the service answers and what it has of this item can be read, or the item be made.
+    /// Whether the service answers and what our keyring has of this item can be read, or the item be made there.
     pub(super) async fn probe(self, progress: Progress) -> Result<(), SecretServiceError> {
         let bus = Bus::connect(self.bus.as_deref(), progress).await?;
-        if self.find(&bus, Wanted::Newest).await?.is_empty() && self.keyring(&bus).await?.is_none() {
-            return Err(self.no_keyring());
+        let everywhere = self.everywhere(&bus).await?;
+        match everywhere.keyring {
+            None => Err(self.no_keyring()),
+            Some(_) if everywhere.is_locked && everywhere.own.is_empty() => {
+                Err(SecretServiceError::Locked { reason: NEEDS_PROMPT })
+            }
+            Some(_) => Ok(()),
         }
-        Ok(())
     }
 
-    /// The path of the newest item, and the contents of all.
-    async fn all(&self, bus: &Bus) -> Result<(Option<Path>, Vec<SecretBytes>), SecretServiceError> {
-        let session = bus.open_session().await?;
-        let (mut newest, mut contents) = (None, Vec::new());
-        for item in self.find(bus, Wanted::Newest).await? {
-            match session.secret(&item).await {
-                Ok(content) => contents.push(content),
-                Err(SecretServiceError::ItemGone) => continue,
-                Err(error) => return Err(error),
-            }
-            newest = newest.or(Some(item));
+    /// Our items in all keyrings, unlocked where that takes no prompt.
+    async fn everywhere(&self, bus: &Bus) -> Result<Everywhere, SecretServiceError> {
+        let keyring = self.keyring(bus).await?;
+        let mut everywhere = self.look_everywhere(bus, keyring).await?;
+        let mut to_unlock = std::mem::take(&mut everywhere.locked);
+        // A keyring that has never been unlocked since the service was started tells nothing of what it has.
+        to_unlock.extend(everywhere.keyring.clone().filter(|_| everywhere.is_locked));
+        if to_unlock.is_empty() {
+            return Ok(everywhere);
         }
-        Ok((newest, contents))
+        match bus.unlock(&to_unlock, false).await {
+            // What needs a prompt stays locked. The others may have what is wanted.
+            Ok(()) | Err(SecretServiceError::Locked { .. }) => {
+                self.look_everywhere(bus, everywhere.keyring).await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn look_everywhere(
+        &self,
+        bus: &Bus,
+        keyring: Option<Path>,
+    ) -> Result<Everywhere, SecretServiceError> {
+        let (unlocked, locked) = bus.search(&self.attributes).await?;
+        let found = self.ours_among(bus, unlocked).await?;
+        let (own, others) =
+            found.into_iter().partition(|item| keyring.as_ref().is_some_and(|keyring| is_in(item, keyring)));
+        let locked = self.ours_among(bus, locked).await?;
+        let is_locked = match &keyring {
+            Some(keyring) => bus.is_locked(keyring).await?,
+            None => false,
+        };
+        Ok(Everywhere { keyring, own, others, locked, is_locked })
     }
 
     /// Removes the item, and others with the same attributes: an old one would be the document otherwise. Says
@@ -224,6 +250,51 @@ impl Item {
         };
         SecretServiceError::NoKeyring { name }
     }
+}
+
+/// Our items, the newest first.
+struct Everywhere {
+    keyring: Option<Path>,
+    /// Those in our keyring.
+    own: Vec<Path>,
+    others: Vec<Path>,
+    /// Those that cannot be read, wherever they are.
+    locked: Vec<Path>,
+    /// Whether our keyring is locked.
+    is_locked: bool,
+}
+
+impl Everywhere {
+    /// The items of our keyring that are still there, and the contents of all.
+    async fn read(self, session: &Session<'_>) -> Result<(Vec<Path>, KeyItems), SecretServiceError> {
+        let (own, own_contents) = contents_of(self.own, session).await?;
+        let (_, others) = contents_of(self.others, session).await?;
+        let has_locked = !self.locked.is_empty();
+        Ok((own, KeyItems { own: own_contents, others, is_locked: self.is_locked, has_locked }))
+    }
+}
+
+async fn contents_of(
+    items: Vec<Path>,
+    session: &Session<'_>,
+) -> Result<(Vec<Path>, Vec<SecretBytes>), SecretServiceError> {
+    let (mut there, mut contents) = (Vec::new(), Vec::new());
+    for item in items {
+        match session.secret(&item).await {
+            Ok(content) => {
+                contents.push(content);
+                there.push(item);
+            }
+            Err(SecretServiceError::ItemGone) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((there, contents))
+}
+
+/// Whether an item lies in a keyring: the path of an item begins with that of its keyring.
+fn is_in(item: &Path, keyring: &Path) -> bool {
+    item.as_str().strip_prefix(keyring.as_str()).is_some_and(|rest| rest.starts_with('/'))
 }
 
 pub(super) fn revision_of(content: Option<&SecretBytes>) -> Revision {

@@ -11,10 +11,10 @@ use super::bus::{Attributes, Progress};
 use super::error::SecretServiceError;
 use super::item::{Collection, Item, SCHEMA};
 use super::{Limit, answered, start};
+use crate::Error;
 use crate::env_vars::SessionBus;
-use crate::seal::{ItemChange, KeyItem, KeySourceKind, SealError};
+use crate::seal::{ItemChange, KeyItem, KeyItems, KeySourceKind, SealError};
 use crate::wait::{BoxFuture, until};
-use crate::{Error, SecretBytes};
 
 /// The name of the item's schema, and on the bus the name of whoever is writing the item.
 const NAME: &str = "strongroom.KeyRing";
@@ -61,7 +61,7 @@ impl KeysInService {
         answered(answer, limit, &progress).await.map_err(unavailable)
     }
 
-    async fn read_now(&self) -> Result<Vec<SecretBytes>, SecretServiceError> {
+    async fn read_now(&self) -> Result<KeyItems, SecretServiceError> {
         self.has_bus()?;
         let progress = Progress::default();
         let limit = Limit::of(DEADLINE);
@@ -78,8 +78,8 @@ impl KeysInService {
         let update = self.item.clone().update(progress.clone(), NAME, found, may_go);
         let answer = start(update).map_err(unavailable)?;
         match until(limit.ends, is_found).await {
-            Some(Ok(contents)) => match change(&contents)? {
-                Some(content) => drop(go.send(content)),
+            Some(Ok(items)) => match change(&items)? {
+                Some(new) => drop(go.send(new)),
                 None => return Ok(()),
             },
             // It has failed, and its answer says why.
@@ -100,7 +100,7 @@ impl KeysInService {
 }
 
 impl KeyItem for KeysInService {
-    fn read(&self) -> BoxFuture<'_, Result<Vec<SecretBytes>, Error>> {
+    fn read(&self) -> BoxFuture<'_, Result<KeyItems, Error>> {
         Box::pin(async move { self.read_now().await.map_err(unavailable) })
     }
 

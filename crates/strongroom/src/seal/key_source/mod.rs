@@ -29,7 +29,7 @@ pub(crate) use self::keyutils::KeyutilsSource;
 pub(crate) use self::passphrase::PassphraseSource;
 use self::private::Rings;
 #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
-pub(crate) use self::secret_service::{ItemChange, KeyItem, SecretServiceSource};
+pub(crate) use self::secret_service::{ItemChange, KeyItem, KeyItems, NewKeys, SecretServiceSource};
 pub(crate) use self::systemd::SystemdSource;
 use super::error::SealError;
 use super::key_ring::{KeyId, KeyRing};
