@@ -1,10 +1,10 @@
 //! Removing a part of a cache on purpose, or all of it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::TokenCache;
 use super::state::Note;
-use super::{TokenCache, tombstone};
+use super::tombstone::Marked;
 use crate::Error;
 use crate::schema::{Change, Credential};
 use crate::time::UnixSeconds;
@@ -52,37 +52,28 @@ impl TokenCache {
     /// The store cannot be read or written; then nothing was removed.
     pub async fn purge(&self, purge: &Purge) -> Result<Vec<Credential>, Error> {
         let now = self.now();
-        let client_id = match purge {
+        let marked = match purge {
             Purge::Client(client_id) => {
-                self.0.unsaved.forget_client(client_id);
+                self.0.unsaved.forget_those(|token| token.client_id.eq_ignore_ascii_case(client_id));
                 self.0.settling.forget(client_id);
-                Some(client_id.as_str())
+                Some(Marked::Client(client_id))
             }
             Purge::All => {
                 self.0.unsaved.clear();
                 self.0.settling.clear();
+                Some(Marked::All)
+            }
+            Purge::Account(home_account_id) => {
+                self.0.unsaved.forget_those(|token| token.is_of_user(home_account_id));
                 None
             }
-            Purge::Expired | Purge::Account(_) => None,
+            Purge::Expired => None,
         };
-        let removed = self.remove(purge.change(now), client_id).await?;
-        if *purge == Purge::All {
-            self.forget(&removed, now).await;
-        }
-        Ok(removed)
-    }
-
-    /// Nothing of what was removed is put back into what is written next, and nothing else is remembered.
-    async fn forget(&self, removed: &[Credential], now: UnixSeconds) {
-        if self.0.is_shared {
-            let clients: BTreeSet<&str> = removed.iter().filter_map(Credential::client_id).collect();
-            for client_id in clients {
-                tombstone::mark(&self.0.state, client_id, now).await;
-            }
-        }
-        if !self.0.state.read(now, |content| content.is_forgotten()).await {
+        let removed = self.remove(purge.change(now), marked).await?;
+        if *purge == Purge::All && !self.0.state.read(now, |content| content.is_forgotten()).await {
             self.0.state.note(Note::Forgotten, now).await;
         }
+        Ok(removed)
     }
 }
 
