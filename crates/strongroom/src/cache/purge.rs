@@ -81,7 +81,7 @@ impl TokenCache {
 #[cfg(not(shuttle))]
 mod tests {
     use super::*;
-    use crate::schema::{Account, Applied, CredentialType, Document};
+    use crate::schema::{Account, Applied, CredentialType, Document, Environments};
     use crate::{DocumentStore, MemoryPersistence, MemoryStore, SecretBytes, block_on};
 
     const NOW: UnixSeconds = UnixSeconds::new(1_800_000_000);
@@ -187,6 +187,44 @@ mod tests {
                 assert_eq!(block_on(cache.purge(&purge)).unwrap().len(), expected, "{purge:?} {cache:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_could_not_be_stored_goes_too() {
+        let all: Vec<Credential> = Document::parse(document())
+            .unwrap()
+            .entries()
+            .filter_map(|entry| entry.credential.ok())
+            .collect();
+        let left = |remove: &dyn Fn(&TokenCache)| {
+            let cache = TokenCache::builder(MemoryStore::new()).clock(Fixed).build();
+            for credential in &all {
+                if let Credential::AccessToken(token) = credential {
+                    let error = Error::new(crate::ErrorKind::Storage, "full", "no space");
+                    cache.0.unsaved.keep(token.clone(), error, UnixSeconds::new(0));
+                }
+            }
+            remove(&cache);
+            cache.0.unsaved.candidates(UnixSeconds::new(0), |_| true).len()
+        };
+        let host = Environments::of("h");
+        assert_eq!(left(&|_| {}), 4);
+        for (purge, expected) in [
+            (Purge::Client("ONE".into()), 1),
+            (Purge::Account("U.T".into()), 2),
+            (Purge::Expired, 4),
+            (Purge::All, 0),
+        ] {
+            let purged = |cache: &TokenCache| assert!(block_on(cache.purge(&purge)).unwrap().is_empty());
+            assert_eq!(left(&purged), expected, "{purge:?}");
+        }
+        let signed_out =
+            |cache: &TokenCache| assert_eq!(block_on(cache.remove_account("u.t", &host)).unwrap(), 0);
+        assert_eq!(left(&signed_out), 2);
+        let removed = |cache: &TokenCache| {
+            assert_eq!(block_on(cache.remove_tokens_for_client("one", &host)).unwrap(), 0);
+        };
+        assert_eq!(left(&removed), 3, "those of users stay");
     }
 
     #[derive(Debug)]

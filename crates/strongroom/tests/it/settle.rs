@@ -191,7 +191,7 @@ fn what_everything_was_removed_with_is_not_put_back_though_a_peer_had_erased_it_
         write(&scene, &others);
         block_on(scene.cache().purge(&purge)).unwrap();
         // What a peer writes next is another application's.
-        write(&scene, &others.replace("of another", "of a third"));
+        write(&scene, others.replace("of another", "of a third"));
         look(&app);
         assert_eq!(targets(&scene), ["user.read"], "{purge:?}");
         scene.clock.advance(1);
