@@ -36,7 +36,9 @@ pub(crate) fn run(options: &Purge, global: &Global) -> Result<(), Failure> {
         return print(&Report::new(options, &location, found), global);
     }
     let cache = cache_of(persistence, global);
-    if found.is_nothing && !(options.all && is_anything_remembered(&cache)) {
+    // Where nothing is found, a peer may just have erased it, and who wrote it has to be told not to put it back.
+    let is_for_others = location.exists() && (options.all || options.client.is_some());
+    if found.is_nothing && !is_for_others && !(options.all && is_anything_remembered(&cache)) {
         return print(&Report::new(options, &location, found), global);
     }
     confirm(options, &format!("Remove everything from {}?", location.display()))?;

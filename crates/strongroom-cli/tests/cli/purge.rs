@@ -267,6 +267,32 @@ fn where_nothing_is_nothing_is_made() {
 }
 
 #[test]
+fn that_an_application_was_removed_is_noted_though_nothing_of_it_was_found() {
+    let place = Place::with_cache();
+    let state = place.folder.path().join("token_cache.bin.state");
+    let removed = place.purged(&["--client", "three"]);
+    assert_eq!((&removed["removed"]["AccessToken"], place.content()), (&0.into(), document()));
+    let noted = || serde_json::from_slice::<Value>(&std::fs::read(&state).unwrap()).unwrap();
+    assert_eq!(noted()["tombstones"][0]["client_id"], "three");
+    place.write("{}");
+    place.purged(&["--all"]);
+    assert_eq!(noted()["tombstones"][1]["client_id"], "*");
+}
+
+#[test]
+fn who_cannot_be_heard_by_other_processes_says_so_and_removes_all_the_same() {
+    for (what, left) in [(&["--client", "one"][..], 2), (&["--all"], 0)] {
+        let place = Place::with_cache();
+        // Nothing can be written there.
+        std::fs::create_dir(place.folder.path().join("token_cache.bin.state")).unwrap();
+        let output = run(&mut place.purge(what));
+        assert_eq!(code(&output), 0, "{}", stderr(&output));
+        assert!(stderr(&output).contains("cannot be told of the removal"), "{}", stderr(&output));
+        assert_eq!(place.keys("AccessToken").len(), left, "{what:?}");
+    }
+}
+
+#[test]
 fn who_holds_the_lock_is_waited_for_and_named() {
     let place = Place::with_cache();
     let lock = File::create(place.folder.path().join("token_cache.bin.lock")).unwrap();

@@ -41,6 +41,7 @@ pub(crate) use self::state::AuthorityRecord;
 use self::state::{Note, State};
 use self::stats::Counters;
 pub use self::stats::Stats;
+use self::tombstone::Marked;
 use self::unsaved::Unsaved;
 use crate::Error;
 #[cfg(feature = "client")]
@@ -83,7 +84,7 @@ struct Inner {
     l1: L1,
     unsaved: Unsaved,
     settling: Settling,
-    state: State,
+    state: Arc<State>,
     counters: Counters,
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
     flights: Flights,
@@ -254,6 +255,9 @@ impl TokenCache {
         home_account_id: &str,
         environments: &Environments,
     ) -> Result<usize, Error> {
+        self.0.unsaved.forget_those(|token| {
+            token.is_of_user(home_account_id) && environments.contains(&token.environment)
+        });
         let change = Change::new(self.now()).remove_account(home_account_id, environments);
         Ok(self.remove(change, None).await?.len())
     }
@@ -270,23 +274,31 @@ impl TokenCache {
         client_id: &str,
         environments: &Environments,
     ) -> Result<usize, Error> {
-        self.0.unsaved.forget_client(client_id);
+        let is_own = |token: &AccessToken| token.client_id.eq_ignore_ascii_case(client_id);
+        self.0.unsaved.forget_those(|token| is_own(token) && token.is_app_token());
         self.0.settling.forget(client_id);
         let change = Change::new(self.now()).remove_app_tokens(client_id, environments);
-        Ok(self.remove(change, Some(client_id)).await?.len())
+        Ok(self.remove(change, Some(Marked::Client(client_id))).await?.len())
     }
 
     /// Makes a change that removes something, and sees to it that it stays removed. Returns what was removed.
-    async fn remove(&self, change: Change, client_id: Option<&str>) -> Result<Vec<Credential>, Error> {
+    async fn remove(&self, change: Change, marked: Option<Marked<'_>>) -> Result<Vec<Credential>, Error> {
         let now = self.now();
-        if let Some(client_id) = client_id.filter(|_| self.0.is_shared) {
-            tombstone::mark(&self.0.state, client_id, now).await;
+        if let Some(marked) = marked.filter(|_| self.0.is_shared)
+            && let Err(error) = tombstone::mark(&self.0.state, marked, now).await
+        {
+            tracing::warn!(
+                %error,
+                "other processes cannot be told of the removal; they may put tokens back for five minutes"
+            );
         }
         let Outcome::Applied { removed, .. } = self.0.store.apply(&change).await? else {
             return Ok(Vec::new());
         };
-        if self.0.is_shared {
-            tombstone::bury(&self.0.state, &removed, now).await;
+        if self.0.is_shared
+            && let Err(error) = tombstone::bury(&self.0.state, &removed, now).await
+        {
+            tracing::warn!(%error, "it cannot be noted what was removed; another program may bring it back");
         }
         Ok(removed)
     }
@@ -396,7 +408,7 @@ impl TokenCacheBuilder {
     #[must_use]
     pub fn build(self) -> TokenCache {
         TokenCache(Arc::new(Inner {
-            state: State::kept_in(self.store.state()),
+            state: Arc::new(State::kept_in(self.store.state())),
             is_shared: self.store.is_shared_with_peers(),
             store: self.store,
             clock: self.clock,

@@ -1,10 +1,10 @@
 //! Removing a part of a cache on purpose, or all of it.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::TokenCache;
 use super::state::Note;
-use super::{TokenCache, tombstone};
+use super::tombstone::Marked;
 use crate::Error;
 use crate::schema::{Change, Credential};
 use crate::time::UnixSeconds;
@@ -52,37 +52,28 @@ impl TokenCache {
     /// The store cannot be read or written; then nothing was removed.
     pub async fn purge(&self, purge: &Purge) -> Result<Vec<Credential>, Error> {
         let now = self.now();
-        let client_id = match purge {
+        let marked = match purge {
             Purge::Client(client_id) => {
-                self.0.unsaved.forget_client(client_id);
+                self.0.unsaved.forget_those(|token| token.client_id.eq_ignore_ascii_case(client_id));
                 self.0.settling.forget(client_id);
-                Some(client_id.as_str())
+                Some(Marked::Client(client_id))
             }
             Purge::All => {
                 self.0.unsaved.clear();
                 self.0.settling.clear();
+                Some(Marked::All)
+            }
+            Purge::Account(home_account_id) => {
+                self.0.unsaved.forget_those(|token| token.is_of_user(home_account_id));
                 None
             }
-            Purge::Expired | Purge::Account(_) => None,
+            Purge::Expired => None,
         };
-        let removed = self.remove(purge.change(now), client_id).await?;
-        if *purge == Purge::All {
-            self.forget(&removed, now).await;
-        }
-        Ok(removed)
-    }
-
-    /// Nothing of what was removed is put back into what is written next, and nothing else is remembered.
-    async fn forget(&self, removed: &[Credential], now: UnixSeconds) {
-        if self.0.is_shared {
-            let clients: BTreeSet<&str> = removed.iter().filter_map(Credential::client_id).collect();
-            for client_id in clients {
-                tombstone::mark(&self.0.state, client_id, now).await;
-            }
-        }
-        if !self.0.state.read(now, |content| content.is_forgotten()).await {
+        let removed = self.remove(purge.change(now), marked).await?;
+        if *purge == Purge::All && !self.0.state.read(now, |content| content.is_forgotten()).await {
             self.0.state.note(Note::Forgotten, now).await;
         }
+        Ok(removed)
     }
 }
 
@@ -90,7 +81,7 @@ impl TokenCache {
 #[cfg(not(shuttle))]
 mod tests {
     use super::*;
-    use crate::schema::{Account, Applied, CredentialType, Document};
+    use crate::schema::{Account, Applied, CredentialType, Document, Environments};
     use crate::{DocumentStore, MemoryPersistence, MemoryStore, SecretBytes, block_on};
 
     const NOW: UnixSeconds = UnixSeconds::new(1_800_000_000);
@@ -196,6 +187,44 @@ mod tests {
                 assert_eq!(block_on(cache.purge(&purge)).unwrap().len(), expected, "{purge:?} {cache:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_could_not_be_stored_goes_too() {
+        let all: Vec<Credential> = Document::parse(document())
+            .unwrap()
+            .entries()
+            .filter_map(|entry| entry.credential.ok())
+            .collect();
+        let left = |remove: &dyn Fn(&TokenCache)| {
+            let cache = TokenCache::builder(MemoryStore::new()).clock(Fixed).build();
+            for credential in &all {
+                if let Credential::AccessToken(token) = credential {
+                    let error = Error::new(crate::ErrorKind::Storage, "full", "no space");
+                    cache.0.unsaved.keep(token.clone(), error, UnixSeconds::new(0));
+                }
+            }
+            remove(&cache);
+            cache.0.unsaved.candidates(UnixSeconds::new(0), |_| true).len()
+        };
+        let host = Environments::of("h");
+        assert_eq!(left(&|_| {}), 4);
+        for (purge, expected) in [
+            (Purge::Client("ONE".into()), 1),
+            (Purge::Account("U.T".into()), 2),
+            (Purge::Expired, 4),
+            (Purge::All, 0),
+        ] {
+            let purged = |cache: &TokenCache| assert!(block_on(cache.purge(&purge)).unwrap().is_empty());
+            assert_eq!(left(&purged), expected, "{purge:?}");
+        }
+        let signed_out =
+            |cache: &TokenCache| assert_eq!(block_on(cache.remove_account("u.t", &host)).unwrap(), 0);
+        assert_eq!(left(&signed_out), 2);
+        let removed = |cache: &TokenCache| {
+            assert_eq!(block_on(cache.remove_tokens_for_client("one", &host)).unwrap(), 0);
+        };
+        assert_eq!(left(&removed), 3, "those of users stay");
     }
 
     #[derive(Debug)]

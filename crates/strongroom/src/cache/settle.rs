@@ -11,9 +11,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::state::{Note, State};
-use super::tombstone::Graveyard;
+use super::tombstone::{self, Graveyard};
 use crate::platform::fork::PerProcess;
-use crate::schema::{AccessToken, Change, Credential, CredentialKey, Environments, Partition};
+use crate::schema::{AccessToken, Ask, Change, Credential, CredentialKey, Environments, Partition};
 use crate::store::{CredentialStore, Outcome, Record};
 use crate::time::{Deadline, UnixSeconds};
 use crate::{Error, ErrorKind, wait};
@@ -21,15 +21,15 @@ use crate::{Error, ErrorKind, wait};
 /// How long after a token was stored its loss is noticed, in seconds. MSAL Node may wait 50 s for its lock and then write
 /// what it knew before, what is put back can be erased like that again, and a document that is torn takes all with it.
 /// To give a token up costs one request.
-const MEMORY: i64 = 300;
+pub(super) const MEMORY: i64 = 300;
 /// How long nothing is put back after something was, in milliseconds.
 const PAUSE: u64 = 400;
 /// How often that doubles while a token is put back without having been seen in between.
 const MOST_DOUBLINGS: u32 = 3;
-/// How often a token is put back that was gone with all others of its application. That is what a sign-out looks like;
-/// no MSAL takes away single tokens of an application that are still good, so without some of them it was a write that
-/// knew nothing of them.
-const MOST_TIMES_EMPTIED: u32 = 3;
+/// How long after it was stored a token is put back that is gone with all others of its application, in seconds. That is
+/// what a removal looks like, so it happens once; no MSAL takes away single tokens of an application that are still
+/// good, so without some of them it was a write that knew nothing of them.
+const MEMORY_OF_EMPTIED: i64 = 60;
 /// How many writes are remembered.
 const MOST: usize = 1024;
 /// When what could not be set right is tried again, in milliseconds.
@@ -62,14 +62,19 @@ struct Written {
     stored: UnixSeconds,
     /// How often it was put back since it was last seen.
     unseen: u32,
-    /// How often it was put back where its application had no token left.
-    emptied: u32,
+    /// Whether it was put back where its application had no token left.
+    was_emptied: bool,
 }
 
 impl Written {
     /// A clock that was set back or far ahead ends it too.
     fn is_looked_after(&self, now: UnixSeconds) -> bool {
-        now.since(self.stored).abs() < MEMORY && self.emptied < MOST_TIMES_EMPTIED
+        now.since(self.stored).abs() < MEMORY
+    }
+
+    /// Whether it is put back though its application has no token left.
+    fn outlives_emptying(&self, now: UnixSeconds) -> bool {
+        now.since(self.stored).abs() < MEMORY_OF_EMPTIED && !self.was_emptied
     }
 }
 
@@ -130,7 +135,7 @@ impl Settling {
                 environments,
                 stored: began,
                 unseen: 0,
-                emptied: 0,
+                was_emptied: false,
             });
             let surplus = written.len().saturating_sub(MOST);
             written.drain(..surplus);
@@ -142,7 +147,7 @@ impl Settling {
     pub(super) async fn settle(
         &self,
         store: &dyn CredentialStore,
-        state: &State,
+        state: &Arc<State>,
         now: UnixSeconds,
         generation: u64,
     ) {
@@ -163,7 +168,7 @@ impl Settling {
             if !lost.is_empty() && milliseconds() < soonest {
                 return Ok(soonest);
             }
-            self.put_back(store, lost, now).await?;
+            self.put_back(store, state, lost, now).await?;
             Ok::<_, Error>(0)
         };
         match settled.await {
@@ -181,22 +186,23 @@ impl Settling {
 
     /// Puts everything back where the document is damaged for good: for this write, as for any, it is moved aside.
     /// Another process may be about to do the same.
-    pub(super) async fn mend(&self, store: &dyn CredentialStore, state: &State, now: UnixSeconds) {
+    pub(super) async fn mend(&self, store: &dyn CredentialStore, state: &Arc<State>, now: UnixSeconds) {
         let lost: Vec<Lost> =
             self.looked_after(now).into_iter().map(|written| Lost { written, is_emptied: false }).collect();
         let graveyard = Graveyard::of(state, now).await;
-        if let Err(error) = self.put_back(store, still_missed(lost, &graveyard), now).await {
+        if let Err(error) = self.put_back(store, state, still_missed(lost, &graveyard), now).await {
             tracing::debug!(%error, "the damaged cache cannot be begun anew now");
         }
     }
 
-    /// The tokens that are not in the store any more. One that another token of the store answers for is forgotten.
+    /// The tokens that are not in the store any more. One that another token of the store answers for is forgotten, and
+    /// one that seems to have been removed on purpose.
     async fn lost(&self, store: &dyn CredentialStore, now: UnixSeconds) -> Result<Vec<Lost>, Error> {
         if !self.has_written() {
             return Ok(Vec::new());
         }
         let mut lost = Vec::new();
-        let (mut seen, mut replaced) = (HashSet::new(), HashSet::new());
+        let (mut seen, mut given_up) = (HashSet::new(), HashSet::new());
         let mut partitions: HashMap<Partition, Vec<Record>> = HashMap::new();
         for written in self.looked_after(now) {
             if store.get(&written.key).await?.is_some() {
@@ -215,13 +221,15 @@ impl Settling {
             if let Some(answer) = answers.next() {
                 // The document may have changed since the token was looked for.
                 let is_itself = CredentialKey::of_access_token(answer) == written.key;
-                if is_itself { &mut seen } else { &mut replaced }.insert(written.key);
+                if is_itself { &mut seen } else { &mut given_up }.insert(written.key);
+            } else if records.is_empty() && !written.outlives_emptying(now) {
+                given_up.insert(written.key);
             } else {
                 lost.push(Lost { is_emptied: records.is_empty(), written });
             }
         }
         self.change(|written| {
-            written.retain(|one| !replaced.contains(&one.key));
+            written.retain(|one| !given_up.contains(&one.key));
             written.iter_mut().filter(|one| seen.contains(&one.key)).for_each(|one| one.unseen = 0);
         });
         Ok(lost)
@@ -238,6 +246,7 @@ impl Settling {
     async fn put_back(
         &self,
         store: &dyn CredentialStore,
+        state: &Arc<State>,
         mut lost: Vec<Lost>,
         now: UnixSeconds,
     ) -> Result<(), Error> {
@@ -250,6 +259,7 @@ impl Settling {
             let change = those
                 .iter()
                 .fold(change, |change, one| change.put_unless_answered(one.written.token.clone()));
+            let change = change.still_missed(asked_again(state, &those, now));
             apply_soon(store, &change).await?;
             tracing::info!(
                 count = those.len(),
@@ -265,7 +275,7 @@ impl Settling {
                 for one in written {
                     if let Some(is_emptied) = put_back.get(&one.key) {
                         one.unseen += 1;
-                        one.emptied += u32::from(*is_emptied);
+                        one.was_emptied |= is_emptied;
                     }
                 }
             });
@@ -301,6 +311,16 @@ fn still_missed(lost: Vec<Lost>, graveyard: &Graveyard) -> Vec<Lost> {
         !graveyard.has_removal_since(&token.client_id, *stored)
     };
     lost.into_iter().filter(is_missed).collect()
+}
+
+/// Asks under the lock whether any of `those` was removed on purpose meanwhile: without it nobody notes that.
+fn asked_again(state: &Arc<State>, those: &[Lost], now: UnixSeconds) -> Ask {
+    let state = Arc::clone(state);
+    let tokens: Vec<_> = those.iter().map(|one| (one.written.token.clone(), one.written.stored)).collect();
+    Arc::new(move || {
+        let (state, tokens) = (Arc::clone(&state), tokens.clone());
+        Box::pin(async move { tombstone::without_removed(&state, tokens, now).await })
+    })
 }
 
 /// Milliseconds since this process first asked, at least one.

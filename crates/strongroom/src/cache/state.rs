@@ -16,14 +16,15 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::backoff::Refusal;
-use super::tombstone::Tombstone;
+use super::tombstone::{Tombstone, Worth};
 use crate::persistence::lock::{DocumentLock, LockPaths};
 use crate::persistence::{Fence, Location, Persistence, Revision, Saved};
 use crate::platform::fork::PerProcess;
-use crate::{Error, SecretBytes, UnixSeconds};
+use crate::{Error, ErrorKind, SecretBytes, UnixSeconds};
 
-/// How many authorities, refusals and tombstones are remembered; the oldest go first.
+/// How many authorities and refusals are remembered; the oldest go first.
 const MOST: usize = 256;
+/// How many tombstones; what is worth least goes first, and of that the oldest.
 const MOST_TOMBSTONES: usize = 4096;
 /// Remembering is not worth a long wait.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
@@ -170,8 +171,20 @@ impl Content {
         self.tombstones.retain(|tombstone| tombstone.known().is_none_or(|known| known.holds(now)));
         keep_the_newest(&mut self.authorities, |record| record.known().map_or(0, |known| known.fetched_at));
         keep_the_newest(&mut self.refusals, |refusal| refusal.known().map_or(0, Refusal::noted_at));
-        let surplus = self.tombstones.len().saturating_sub(MOST_TOMBSTONES);
-        self.tombstones.drain(..surplus);
+        self.keep_the_most_valuable();
+    }
+
+    fn keep_the_most_valuable(&mut self) {
+        let mut surplus = self.tombstones.len().saturating_sub(MOST_TOMBSTONES);
+        for worth in Worth::ALL {
+            self.tombstones.retain(|tombstone| {
+                // What a later version wrote may be anything.
+                let own = tombstone.known().map_or(Worth::SignOut, Tombstone::worth);
+                let goes = surplus > 0 && own == worth;
+                surplus -= usize::from(goes);
+                !goes
+            });
+        }
     }
 }
 
@@ -236,6 +249,16 @@ impl State {
 
     /// Remembers. That it cannot be remembered for other processes costs requests, so it is only logged.
     pub(super) async fn note(&self, note: Note, now: UnixSeconds) {
+        if let Err(error) = self.try_note(note, now).await {
+            tracing::debug!(%error, "nothing could be remembered for other processes");
+        }
+    }
+
+    /// As [`note`](Self::note), for what others have to know.
+    ///
+    /// # Errors
+    /// It holds in this process alone.
+    pub(super) async fn try_note(&self, note: Note, now: UnixSeconds) -> Result<(), Error> {
         {
             let mut seen = self.seen();
             seen.unsaved.push(note);
@@ -246,13 +269,22 @@ impl State {
             let mut seen = self.seen();
             let notes = std::mem::take(&mut seen.unsaved);
             notes.iter().for_each(|note| seen.content.take(note, now));
-            return;
+            return Ok(());
         };
-        match self.write(&**file, now).await {
-            Ok(true) => {}
-            Ok(false) => tracing::debug!("nothing could be remembered: others keep writing the file"),
-            Err(error) => tracing::debug!(%error, "nothing could be remembered for other processes"),
+        if self.write(&**file, now).await? {
+            return Ok(());
         }
+        Err(Error::new(
+            ErrorKind::Contended,
+            "contended",
+            "others keep writing what is remembered beside the cache",
+        ))
+    }
+
+    /// As [`read`](Self::read), from the file as it is now, which is not asked whether it has changed.
+    pub(super) async fn read_anew<T>(&self, now: UnixSeconds, look: impl FnOnce(&Content) -> T) -> T {
+        self.seen().revision = None;
+        self.read(now, look).await
     }
 
     /// Reads the file again if it has changed.
@@ -338,6 +370,6 @@ async fn read(file: &dyn Persistence) -> Result<(Content, Revision), Error> {
         return Ok((Content::default(), loaded.revision));
     }
     let content = serde_json::from_slice(loaded.bytes.expose())
-        .map_err(|_| Error::new(crate::ErrorKind::Unusable, "damaged", "the state file is no valid JSON"))?;
+        .map_err(|_| Error::new(ErrorKind::Unusable, "damaged", "the state file is no valid JSON"))?;
     Ok((content, loaded.revision))
 }

@@ -7,13 +7,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{self, Note, State};
-use crate::UnixSeconds;
-use crate::schema::{Credential, Partition};
+use super::settle;
+use super::state::{self, Content, Note, State};
+use crate::schema::{AccessToken, Credential, Partition};
+use crate::{Error, UnixSeconds};
 
 const LIFETIME: i64 = 90 * 86_400;
 /// How far another machine's clock may be ahead, in seconds.
 const SKEW: i64 = 300;
+/// Stands in a marker for every application.
+const EVERY_CLIENT: &str = "*";
 
 /// Something that was removed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +30,7 @@ pub(crate) struct Tombstone {
     /// The account that was removed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     home_account_id: Option<String>,
-    /// The application whose own tokens were removed.
+    /// The application whose own tokens were removed, or [`EVERY_CLIENT`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     client_id: Option<String>,
     /// Unix seconds.
@@ -63,29 +66,71 @@ impl Tombstone {
     pub(super) fn identity(&self) -> (&str, Option<&str>, Option<&str>, Option<&str>) {
         (&self.partition, self.secret.as_deref(), self.home_account_id.as_deref(), self.client_id.as_deref())
     }
+
+    /// What is lost with it.
+    pub(super) fn worth(&self) -> Worth {
+        match (&self.client_id, self.until) {
+            (Some(_), _) => Worth::Marker,
+            (None, Some(_)) => Worth::AccessToken,
+            (None, None) => Worth::SignOut,
+        }
+    }
+}
+
+/// What a tombstone is worth where there is no room for all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Worth {
+    /// Without it a token may come back that ends within hours.
+    AccessToken,
+    /// Without it a user may be signed in again.
+    SignOut,
+    /// Without it all of an application's tokens are put back. It is short-lived.
+    Marker,
+}
+
+impl Worth {
+    /// What is given up first comes first.
+    pub(super) const ALL: [Self; 3] = [Self::AccessToken, Self::SignOut, Self::Marker];
+}
+
+/// Whose tokens are being removed.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Marked<'a> {
+    Client(&'a str),
+    All,
 }
 
 /// Notes that an application's own tokens are being removed. Before they are, so that whoever finds one gone and might
-/// put it back is told.
-pub(super) async fn mark(state: &State, client_id: &str, now: UnixSeconds) {
-    let marker = Tombstone { client_id: Some(client_id.to_owned()), ..Tombstone::new(now) };
-    state.note(Note::Buried(vec![marker]), now).await;
+/// put it back is told; and whether there are any or not, for a peer may just have erased them.
+pub(super) async fn mark(state: &State, marked: Marked<'_>, now: UnixSeconds) -> Result<(), Error> {
+    let client_id = match marked {
+        Marked::Client(client_id) => client_id,
+        Marked::All => EVERY_CLIENT,
+    };
+    let marker = Tombstone {
+        client_id: Some(client_id.to_owned()),
+        // Nobody puts back what was stored longer ago.
+        until: Some(now.plus(settle::MEMORY + SKEW).get()),
+        ..Tombstone::new(now)
+    };
+    state.try_note(Note::Buried(vec![marker]), now).await
 }
 
 /// Notes that these were removed.
-pub(super) async fn bury(state: &State, removed: &[Credential], now: UnixSeconds) {
+pub(super) async fn bury(state: &State, removed: &[Credential], now: UnixSeconds) -> Result<(), Error> {
     // Whoever writes the file first decides on its salt; what was hashed with another is hashed again.
     for _ in 0..3 {
         let salt = state.salt().await;
         let tombstones: Vec<Tombstone> =
             removed.iter().filter_map(|credential| tombstone(credential, &salt, now)).collect();
         if !tombstones.is_empty() {
-            state.note(Note::Buried(tombstones), now).await;
+            state.try_note(Note::Buried(tombstones), now).await?;
         }
         if state.salt().await == salt {
             break;
         }
     }
+    Ok(())
 }
 
 fn tombstone(credential: &Credential, salt: &str, now: UnixSeconds) -> Option<Tombstone> {
@@ -114,11 +159,7 @@ pub(super) struct Graveyard {
 
 impl Graveyard {
     pub(super) async fn of(state: &State, now: UnixSeconds) -> Self {
-        let tombstones = state
-            .read(now, |content| {
-                content.tombstones().filter(|tombstone| tombstone.holds(now)).cloned().collect::<Vec<_>>()
-            })
-            .await;
+        let tombstones = state.read(now, |content| standing(content, now)).await;
         // Only who has removed something needs to know by what it is recognised.
         let salt = if tombstones.is_empty() { String::new() } else { state.salt().await };
         Self { salt, tombstones }
@@ -152,10 +193,7 @@ impl Graveyard {
 
     /// Whether the application's own tokens were removed at `since` or later.
     pub(super) fn has_removal_since(&self, client_id: &str, since: UnixSeconds) -> bool {
-        self.tombstones.iter().any(|tombstone| {
-            tombstone.client_id.as_ref().is_some_and(|id| id.eq_ignore_ascii_case(client_id))
-                && UnixSeconds::new(tombstone.at).since(since) >= 0
-        })
+        has_removal_since(&self.tombstones, client_id, since)
     }
 
     /// The tombstones of this very credential.
@@ -177,6 +215,32 @@ impl Graveyard {
         };
         self.tombstones.iter().filter(theirs).cloned().collect()
     }
+}
+
+/// Those of `tokens` whose application's tokens were not removed since they were stored, as the file says now: to be
+/// asked by who has the lock, without which nobody can note a removal.
+pub(super) async fn without_removed(
+    state: &State,
+    tokens: Vec<(AccessToken, UnixSeconds)>,
+    now: UnixSeconds,
+) -> Vec<AccessToken> {
+    let tombstones = state.read_anew(now, |content| standing(content, now)).await;
+    let stays = |token: &AccessToken, stored| !has_removal_since(&tombstones, &token.client_id, stored);
+    tokens.into_iter().filter(|(token, stored)| stays(token, *stored)).map(|(token, _)| token).collect()
+}
+
+fn standing(content: &Content, now: UnixSeconds) -> Vec<Tombstone> {
+    content.tombstones().filter(|tombstone| tombstone.holds(now)).cloned().collect()
+}
+
+fn has_removal_since(tombstones: &[Tombstone], client_id: &str, since: UnixSeconds) -> bool {
+    tombstones.iter().any(|tombstone| {
+        tombstone
+            .client_id
+            .as_ref()
+            .is_some_and(|id| id == EVERY_CLIENT || id.eq_ignore_ascii_case(client_id))
+            && UnixSeconds::new(tombstone.at).since(since) >= 0
+    })
 }
 
 fn hash(salt: &str, secret: &str) -> String {

@@ -64,14 +64,10 @@ impl Unsaved {
         }
     }
 
-    /// Forgets an application's own tokens.
-    pub(super) fn forget_client(&self, client_id: &str) {
+    /// Forgets the tokens that are being removed.
+    pub(super) fn forget_those(&self, goes: impl Fn(&AccessToken) -> bool) {
         if !self.is_empty() {
-            self.change(|tokens| {
-                tokens.retain(|kept| {
-                    !kept.token.client_id.eq_ignore_ascii_case(client_id) || !kept.token.is_app_token()
-                });
-            });
+            self.change(|tokens| tokens.retain(|kept| !goes(&kept.token)));
         }
     }
 

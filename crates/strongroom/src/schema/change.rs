@@ -13,6 +13,7 @@ use super::environment::Environments;
 use super::key::{CredentialKey, Partition, RecordRevision};
 use super::raw::{EntryPut, Instead};
 use crate::UnixSeconds;
+use crate::wait::BoxFuture;
 
 /// What to do to a cache, as one step: all of it happens or nothing.
 #[derive(Debug, Clone)]
@@ -27,6 +28,7 @@ pub struct Change {
     pub(super) entry_puts: Vec<EntryPut>,
     pub(super) removed_from: Vec<String>,
     pub(super) instead: Option<Arc<Instead>>,
+    still_missed: Option<StillMissed>,
     pub(crate) only_existing: bool,
     pub(crate) now: UnixSeconds,
     pub(crate) environments: Option<Environments>,
@@ -71,6 +73,7 @@ impl Change {
             entry_puts: Vec::new(),
             removed_from: Vec::new(),
             instead: None,
+            still_missed: None,
             only_existing: false,
             now,
             environments: None,
@@ -173,6 +176,19 @@ impl Change {
             self.put_backs.push(token);
         }
         self
+    }
+
+    /// Has `ask` say, each time that the change is tried and under the lock, which tokens are still to be given back.
+    pub(crate) fn still_missed(mut self, ask: Ask) -> Self {
+        self.still_missed = Some(StillMissed(ask));
+        self
+    }
+
+    /// As it is to be tried now; `None` if that is as it is.
+    pub(crate) async fn asked_again(&self) -> Option<Self> {
+        let missed = (self.still_missed.as_ref()?.0)().await;
+        let blank = Self { put_backs: Vec::new(), ..self.clone() };
+        Some(missed.into_iter().fold(blank, Self::put_unless_answered))
     }
 
     /// Makes the change only if there is a credential already: an absent cache is not created, and an emptied one
@@ -279,6 +295,18 @@ impl Change {
             }
         }
         keys
+    }
+}
+
+/// Says which tokens are to be given back.
+pub(crate) type Ask = Arc<dyn Fn() -> BoxFuture<'static, Vec<AccessToken>> + Send + Sync>;
+
+#[derive(Clone)]
+struct StillMissed(Ask);
+
+impl fmt::Debug for StillMissed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StillMissed(..)")
     }
 }
 

@@ -207,6 +207,10 @@ impl AccessToken {
     pub fn is_app_token(&self) -> bool {
         self.home_account_id.is_none() && self.user_assertion_hash.is_none()
     }
+
+    pub(crate) fn is_of_user(&self, home_account_id: &str) -> bool {
+        self.home_account_id.as_ref().is_some_and(|own| own.to_lowercase() == home_account_id.to_lowercase())
+    }
 }
 
 /// A refresh token. It is good for any tenant and resource that its user may reach.

@@ -26,6 +26,7 @@ mod skim;
 mod splice;
 mod target;
 
+pub(crate) use self::change::Ask;
 pub use self::change::{Change, Expectation, Put};
 pub use self::credential::{
     AccessToken, Account, AppMetadata, Credential, CredentialType, IdToken, RefreshToken,

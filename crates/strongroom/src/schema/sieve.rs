@@ -4,6 +4,8 @@
 //! answer, and what may take their place, in their order and in their sections. Whatever is unusual about the whole is
 //! not judged here. Then the sieve comes to no end, and the document has to be read as a whole.
 
+use std::collections::HashSet;
+
 use super::credential::CredentialType;
 use super::document::Document;
 use super::fingerprint::{self, Wanted};
@@ -21,7 +23,7 @@ pub(crate) struct Sieve {
     place: Place,
     kept: SecretBytes,
     /// Fingerprints of the stored keys of the entries that were kept: of equal ones the last one counts.
-    names: Vec<u64>,
+    names: HashSet<u64>,
     /// How many members and entries there were so far.
     seen: usize,
 }
@@ -40,7 +42,7 @@ enum Place {
 
 impl Sieve {
     pub(crate) fn new(wanted: Wanted) -> Self {
-        Self { wanted, place: Place::Start, kept: SecretBytes::default(), names: Vec::new(), seen: 0 }
+        Self { wanted, place: Place::Start, kept: SecretBytes::default(), names: HashSet::new(), seen: 0 }
     }
 
     /// Reads on: `window` begins where the last one was left, and the number of bytes that are done with is returned.
@@ -155,7 +157,7 @@ impl Sieve {
         }
         let name = fingerprint::of_text(name(window, &entry.name).as_bytes());
         if is_wanted || self.names.contains(&name) {
-            self.names.push(name);
+            self.names.insert(name);
             self.begin();
             self.kept.extend(&window[entry.name.content.start - 1..entry.value.end]);
         }

@@ -238,7 +238,9 @@ impl<P: Persistence> DocumentStore<P> {
                     to_write.snapshot
                 }
             };
-            let (bytes, swept, removed) = match snapshot.document.apply(&change).map_err(Error::from)? {
+            let asked = change.asked_again().await;
+            let change = asked.as_ref().unwrap_or(&change);
+            let (bytes, swept, removed) = match snapshot.document.apply(change).map_err(Error::from)? {
                 Applied::Unchanged => return Ok(Outcome::Applied { swept: 0, removed: Vec::new() }),
                 Applied::Lost(key) => return Ok(Outcome::Lost(key)),
                 Applied::Changed { bytes, swept, removed, .. } => (bytes, swept, removed),

@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 use strongroom::{
-    AccessToken, AuthenticationResult, ConfidentialClientApplication, Environments, SecretString, TokenCache,
-    TokenScheme, UnixSeconds, block_on,
+    AccessToken, AuthenticationResult, ConfidentialClientApplication, DocumentStore, Environments,
+    FilePersistence, Purge, SecretString, TokenCache, TokenScheme, UnixSeconds, block_on,
 };
 
 use crate::client_support::Scene;
+use crate::persistence_support::{Moment, SteppedIn};
 use crate::support::wait_until;
 
 /// A scene whose document has a token of another application, so that it is never empty.
@@ -92,21 +93,49 @@ fn a_token_is_put_back_as_often_as_it_is_erased_for_five_minutes() {
 }
 
 #[test]
-fn who_takes_all_tokens_of_an_application_away_gets_his_way_after_three_times() {
+fn who_takes_all_tokens_of_an_application_away_gets_his_way_the_second_time_and_after_a_minute_at_once() {
+    for (seconds, is_put_back) in [(59, true), (60, false)] {
+        let scene = scene();
+        let app = scene.app();
+        ask(&app, "api://second/.default");
+        let others = signed_in("of another application").to_string();
+        scene.clock.advance(seconds);
+        write(&scene, &others);
+        look(&app);
+        let is_there = targets(&scene) == ["api://second/.default", "user.read"];
+        assert_eq!(is_there, is_put_back, "{seconds} s");
+        look(&app);
+        erase_until_a_later_token_is_put_back(&scene, &app, others.as_bytes());
+        assert_eq!(targets(&scene), ["api://later/.default", "user.read"], "{seconds} s");
+    }
+}
+
+#[test]
+fn what_was_taken_away_on_purpose_does_not_come_back_with_a_new_token() {
     let scene = scene();
     let app = scene.app();
     ask(&app, "api://second/.default");
-    let others = signed_in("of another application").to_string();
-    for _ in 0..3 {
-        write(&scene, &others);
-        wait_until("it is put back", || {
-            look(&app);
-            targets(&scene) == ["api://second/.default", "user.read"]
-        });
-        look(&app);
-    }
-    erase_until_a_later_token_is_put_back(&scene, &app, others.as_bytes());
+    scene.clock.advance(60);
+    write(&scene, signed_in("of another application").to_string());
+    look(&app);
+    ask(&app, "api://later/.default");
+    look(&app);
     assert_eq!(targets(&scene), ["api://later/.default", "user.read"]);
+}
+
+#[test]
+fn a_token_that_was_put_back_after_all_were_gone_is_still_put_back_when_it_alone_is_lost() {
+    let scene = scene();
+    let app = scene.app();
+    let before = read(&scene);
+    ask(&app, "api://second/.default");
+    write(&scene, signed_in("of another application").to_string());
+    look(&app);
+    write(&scene, &before);
+    wait_until("it is put back", || {
+        look(&app);
+        targets(&scene) == ["api://first/.default", "api://second/.default"]
+    });
 }
 
 #[test]
@@ -150,6 +179,85 @@ fn what_was_removed_is_not_put_back() {
     block_on(other.remove_tokens_for_client(&scene.ready().client_id, &environments)).unwrap();
     look(&app);
     assert_eq!(targets(&scene).len(), 0);
+}
+
+#[test]
+fn what_everything_was_removed_with_is_not_put_back_though_a_peer_had_erased_it_first() {
+    let scene = scene();
+    let app = scene.app();
+    let others = signed_in("of another application").to_string();
+    for purge in [Purge::Client(scene.ready().client_id.clone()), Purge::All] {
+        ask(&app, "api://second/.default");
+        write(&scene, &others);
+        block_on(scene.cache().purge(&purge)).unwrap();
+        // What a peer writes next is another application's.
+        write(&scene, others.replace("of another", "of a third"));
+        look(&app);
+        assert_eq!(targets(&scene), ["user.read"], "{purge:?}");
+        scene.clock.advance(1);
+        let _ = std::fs::remove_file(scene.state_file());
+        let _ = app.acquire_token_for_client("api://second/.default").force_refresh(true).blocking().unwrap();
+    }
+}
+
+#[test]
+fn a_removal_that_is_noted_while_a_token_is_being_put_back_holds() {
+    let scene = scene();
+    let (location, state, now) = (scene.location(), scene.state_file(), scene.clock.read());
+    let before = read(&scene);
+    let client_id = scene.ready().client_id.clone();
+    let erased = before.clone();
+    // Saves of the token itself, then of the put-back.
+    let file = SteppedIn::new(FilePersistence::new(&location).unwrap(), move |moment| {
+        if moment == Moment::Save(2) {
+            let marker = json!({ "tombstones": [{ "client_id": client_id, "at": now }] });
+            std::fs::write(&state, marker.to_string()).unwrap();
+            std::fs::write(&location, [&erased[..], b" "].concat()).unwrap();
+        }
+    });
+    let cache = scene.cache_over(DocumentStore::new(file));
+    let app = scene.builder().token_cache(cache).build().unwrap();
+    ask(&app, "api://second/.default");
+    write(&scene, &before);
+    look(&app);
+    assert_eq!(read(&scene), [&before[..], b" "].concat(), "the removal came before the replay");
+}
+
+#[test]
+fn a_flood_of_removed_access_tokens_takes_no_sign_out_and_no_removal_out_of_memory() {
+    let scene = scene();
+    let app = scene.app();
+    let cache = scene.cache();
+    write(&scene, merged(&read(&scene), signed_in("old").to_string().as_bytes()));
+    let mut signed_in = scene.document();
+    // Its tombstone is one of those that had to go.
+    signed_in["AccessToken"] = json!({});
+    assert_eq!(remove_account(&cache), 4);
+    ask(&app, "api://second/.default");
+    let mut flooded: Value = serde_json::from_slice(&read(&scene)).unwrap();
+    let tokens = flooded["AccessToken"].as_object_mut().unwrap();
+    let one = tokens.values().next().unwrap().clone();
+    for n in 0..4200 {
+        let mut token = one.clone();
+        token["target"] = format!("api://{n}/.default").into();
+        token["secret"] = format!("flood-{n}").into();
+        tokens.insert(format!("flood-{n}"), token);
+    }
+    write(&scene, flooded.to_string());
+    let environments = Environments::of("localhost");
+    let removed = block_on(cache.remove_tokens_for_client(&scene.ready().client_id, &environments)).unwrap();
+    assert_eq!(removed, 4202);
+    let state: Value = serde_json::from_slice(&std::fs::read(scene.state_file()).unwrap()).unwrap();
+    let tombstones = state["tombstones"].as_array().unwrap();
+    assert_eq!(tombstones.len(), 4096, "it is bounded all the same");
+    assert!(tombstones.iter().any(|tombstone| !tombstone["client_id"].is_null()), "the removal itself");
+    let lasting = tombstones.iter().filter(|tombstone| tombstone["until"].is_null()).count();
+    assert_eq!(lasting, 3, "refresh token, ID token, account");
+    write(&scene, signed_in.to_string());
+    look(&scene.app());
+    for section in ["RefreshToken", "IdToken", "Account"] {
+        assert_eq!(entries(&scene, section), 0, "{section} came back");
+    }
 }
 
 #[test]
