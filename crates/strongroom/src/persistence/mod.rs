@@ -18,6 +18,7 @@ pub(crate) mod flight;
 mod key_files;
 #[cfg(target_os = "macos")]
 mod keychain;
+mod left_over;
 pub(crate) mod lock;
 mod lost;
 mod memory;
@@ -45,6 +46,7 @@ pub use self::error::{Holder, PersistenceError};
 pub use self::file::{FilePersistence, FilePersistenceBuilder};
 #[cfg(target_os = "macos")]
 pub use self::keychain::{KeychainPersistence, KeychainPersistenceBuilder};
+pub use self::left_over::{left_over, sweep_left_over};
 pub use self::lost::remove_lost;
 pub use self::memory::MemoryPersistence;
 pub use self::migrate::{Migrated, Migration, migrate, rewrite};
