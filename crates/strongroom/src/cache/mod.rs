@@ -15,6 +15,7 @@ mod settle;
 mod state;
 mod stats;
 mod sync;
+mod take_over;
 mod tombstone;
 mod unsaved;
 

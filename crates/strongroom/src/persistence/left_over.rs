@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{PersistenceError, access, atomic, quarantine};
+use super::{PersistenceError, access, atomic, file, quarantine};
 use crate::Error;
 
 /// What lies beside the document at `path` and may hold tokens: documents that were set aside as damaged, those that a
@@ -11,7 +11,7 @@ use crate::Error;
 /// # Errors
 /// `Storage`: the links that lead to it cannot be followed, or its directory cannot be read.
 pub fn left_over(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, Error> {
-    let (target, _) = access::resolve_links(path.as_ref())?;
+    let (target, _) = access::resolve_links(&file::absolute(path.as_ref())?)?;
     let directory = access::directory_of(&target);
     let entries = match std::fs::read_dir(directory) {
         Ok(entries) => entries,
@@ -38,7 +38,7 @@ pub fn left_over(path: impl AsRef<Path>) -> Result<Vec<PathBuf>, Error> {
 /// # Errors
 /// `Storage`: the links that lead to it cannot be followed.
 pub fn sweep_left_over(path: impl AsRef<Path>) -> Result<(), Error> {
-    let (target, _) = access::resolve_links(path.as_ref())?;
+    let (target, _) = access::resolve_links(&file::absolute(path.as_ref())?)?;
     atomic::sweep(&target);
     Ok(())
 }
