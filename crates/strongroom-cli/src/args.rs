@@ -446,6 +446,9 @@ pub(crate) struct Migrate {
     pub(crate) min_protection: MinProtection,
 
     /// Adds what another tool has cached, which is only read. What the cache has already stays
+    ///
+    /// Only what has expired is replaced, and a refresh token by one that is known to be newer. An access token that
+    /// would last for more than 30 hours is refused: none does.
     #[arg(long, value_enum, value_name = "NAME", conflicts_with_all = ["new_location", "keep", "from_key_source", "from_persistence"])]
     pub(crate) import: Option<OtherToolName>,
 

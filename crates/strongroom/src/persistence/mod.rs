@@ -1,7 +1,8 @@
 //! Where one whole cache document lives: bytes in, bytes out, and whether they have changed since.
 //!
 //! This layer owns files, permissions, atomic replacement, the lock across processes and the freshness probe.
-//! It must not know what the bytes mean: parsing is `schema`'s, and what to do about a conflict is `store`'s.
+//! It must not know what the bytes mean: parsing is `schema`'s, and what to do about a conflict is `store`'s. Only a
+//! migration asks `schema` whether it has a cache before it, because what is none must not be moved.
 
 #[macro_use]
 mod forward;

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use strongroom::CredentialStore as _;
-use strongroom::persistence::{self, Kind, Migration, left_over, migrate, rewrite, sealed_with};
+use strongroom::persistence::{self, Kind, Migration, left_over, migrate, remove_lost, rewrite, sealed_with};
 use strongroom::{DocumentStore, FilePersistence, KeySelector, Protection, Step, block_on};
 
 use crate::seal_support::{Vault, code, has, in_process, load, put, replace, scopes};
@@ -307,6 +307,10 @@ fn a_cache_that_a_group_shares_stays_the_groups() {
     block_on(vault.source().rotate()).unwrap();
     rewrite(vault.cache(), Some(KeySelector::File(vault.key_file()))).unwrap().unwrap();
     assert_eq!((shared(&vault.cache()), shared(&state)), (expected, expected));
+
+    // Nor is it taken from the group by who only finds that its key is not lost.
+    let found = remove_lost(vault.cache(), Some(KeySelector::File(vault.key_file())), Duration::ZERO);
+    assert_eq!((found.unwrap(), shared(&vault.cache())), (false, expected));
 
     let new = vault.folder.path().join("new.bin");
     let opening = migrate(vault.cache()).from_key_source(KeySelector::File(vault.key_file()));
