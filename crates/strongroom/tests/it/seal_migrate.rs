@@ -11,7 +11,7 @@ use strongroom::persistence::{self, Kind, Migration, left_over, migrate, remove_
 use strongroom::{DocumentStore, FilePersistence, KeySelector, Protection, Step, block_on};
 
 use crate::seal_support::{Vault, code, has, in_process, load, put, replace, scopes};
-use crate::support::{another_process, mode_of, names_in, set_mode};
+use crate::support::{another_process, mode_of, names_in, set_mode, wait_until};
 
 fn plain(vault: &Vault) -> FilePersistence {
     FilePersistence::new(vault.cache()).unwrap()
@@ -355,11 +355,13 @@ fn what_is_no_cache_is_not_made_one() {
         assert_eq!(code(to_sealed(&vault).new_location(&new).run()), expected);
         assert_eq!((vault.content(), new.exists()), (content.to_vec(), false));
     }
-    // One that is written at this moment is waited for.
+    // One that is written at this moment is waited for: by a peer without locks, which is done when ours is taken.
+    let vault = Vault::new();
     std::fs::write(vault.cache(), "{\"AccessToken\": {").unwrap();
-    let path = vault.cache();
+    set_mode(&vault.cache(), 0o600);
+    let (path, lock) = (vault.cache(), vault.folder.path().join("cache.bin.lock"));
     let writer = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(150));
+        wait_until("the lock is taken", || lock.exists());
         std::fs::write(path, "{\"AccessToken\": {}}").unwrap();
     });
     to_sealed(&vault).run().unwrap();
