@@ -1,5 +1,5 @@
 //! What a hit costs in memory: nothing. A binary of its own, because it counts every allocation of the process.
-#![allow(clippy::unwrap_used, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub)]
 #![cfg(unix)]
 
 use std::future::{Future as _, IntoFuture as _};
