@@ -211,7 +211,7 @@ pub(crate) struct Doctor {
 /// library has stored them, and what a program in another language writes back within 90 days is removed again.
 ///
 /// A cache that is damaged, is something else or cannot be opened is left as it is. Only --all removes one whose key is
-/// lost for good.
+/// lost for good, and none removes anything from a JSON file that is no cache.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("what").required(true).args(["expired", "client", "account", "all"]),
@@ -245,11 +245,11 @@ pub(crate) struct Purge {
 
     /// Everything, entries that no library knows and what is remembered beside the cache included
     ///
-    /// An empty cache is left, so that running programs notice. What was set aside earlier is named, not removed.
+    /// An empty cache is left, so that running programs notice. What was set aside or kept earlier is named, not removed.
     #[arg(long)]
     pub(crate) all: bool,
 
-    /// Does not ask before everything is removed. Without a terminal nothing is asked in any case
+    /// Does not ask before everything is removed. Needed with --all where there is no terminal to ask on
     #[arg(long)]
     pub(crate) yes: bool,
 
@@ -450,6 +450,9 @@ pub(crate) struct Migrate {
     pub(crate) min_protection: MinProtection,
 
     /// Adds what another tool has cached, which is only read. What the cache has already stays
+    ///
+    /// Only what has expired is replaced, and a refresh token by one that is known to be newer. An access token that
+    /// would last for more than 30 hours is refused: none does.
     #[arg(long, value_enum, value_name = "NAME", conflicts_with_all = ["new_location", "keep", "from_key_source", "from_persistence"])]
     pub(crate) import: Option<OtherToolName>,
 

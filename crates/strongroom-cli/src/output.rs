@@ -74,8 +74,17 @@ pub(crate) fn write_all(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes a note for people to stderr.
+/// Writes a note for people to stderr, without what could play tricks on a terminal. Names of files in it may still
+/// have a line break, which [`printable`] takes too.
 pub(crate) fn note(text: &str) {
+    write_note(&printable_lines(text));
+}
+
+fn printable_lines(text: &str) -> String {
+    text.split('\n').map(printable).collect::<Vec<_>>().join("\n")
+}
+
+fn write_note(text: &str) {
     // Where stderr is closed nobody reads notes.
     let _ = writeln!(anstream::stderr(), "{text}");
 }
@@ -86,11 +95,11 @@ pub(crate) fn report(failure: &Failure, as_json: bool) {
         let _ = json(&error_object(&failure.error));
         return;
     }
-    let mut text = format!("\u{1b}[1;31merror:\u{1b}[0m {}", failure.error);
+    let mut text = format!("\u{1b}[1;31merror:\u{1b}[0m {}", printable_lines(&failure.error.to_string()));
     if let Some(remedy) = failure.error.remedy() {
-        let _ = write!(text, "\n  \u{1b}[1mhint:\u{1b}[0m {remedy}");
+        let _ = write!(text, "\n  \u{1b}[1mhint:\u{1b}[0m {}", printable_lines(&remedy));
     }
-    note(&text);
+    write_note(&text);
 }
 
 fn error_object(error: &Error) -> Value {
@@ -136,7 +145,12 @@ pub(crate) fn human_seconds(seconds: i64) -> String {
 
 /// A text of somebody else's, without what could play tricks on a terminal.
 pub(crate) fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+    let plays_tricks = |c: char| {
+        // Those that turn the direction of the text make a name look like another one.
+        c.is_control()
+            || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.chars().map(|c| if plays_tricks(c) { '\u{fffd}' } else { c }).collect()
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `strongroom migrate --import`: what another tool has cached, added to a cache of ours.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -8,12 +9,12 @@ use serde_json::{Value, json};
 use strongroom::persistence::{self, ChosenPersistence, Kind, OtherCache, OtherTool, other_caches};
 use strongroom::{
     Change, Clock as _, Credential, CredentialKey, CredentialStore as _, Document, DocumentStore, Error,
-    ErrorKind, Expectation, Outcome, Persistence as _, SystemClock, block_on,
+    ErrorKind, Expectation, Outcome, Persistence as _, SystemClock, TokenCache, UnixSeconds, block_on,
 };
 
 use crate::args::{Global, Migrate, Output};
 use crate::failure::Failure;
-use crate::output;
+use crate::output::{self, printable};
 
 pub(crate) fn run(tool: OtherTool, path: &Path, options: &Migrate, global: &Global) -> Result<(), Failure> {
     let (found, failed) = read(tool, options.from.as_deref())?;
@@ -21,13 +22,15 @@ pub(crate) fn run(tool: OtherTool, path: &Path, options: &Migrate, global: &Glob
     let persistence = target(path, options)?;
     let choice = persistence.choice().clone();
     let location = persistence.location();
-    let store = DocumentStore::builder(persistence).lock_timeout(global.lock_timeout).build();
+    let persistence = Arc::new(persistence);
+    let store = || DocumentStore::builder(Arc::clone(&persistence)).lock_timeout(global.lock_timeout).build();
+    let ours = Ours { store: store(), cache: TokenCache::builder(store()).l1_bytes(0).build() };
     let mut sources = Vec::new();
     for (source, document) in &found {
-        let counts = merge(document, &store)?;
+        let counts = merge(document, &ours)?;
         match global.output {
             Output::Json => sources.push(counts.as_json(&source.location())),
-            _ => output::note(&format!("read {}: {}", source.location(), counts.in_words())),
+            _ => output::note(&format!("read {}: {}", printable(&source.location()), counts.in_words())),
         }
     }
     for (source, error) in &failed {
@@ -38,7 +41,7 @@ pub(crate) fn run(tool: OtherTool, path: &Path, options: &Migrate, global: &Glob
     {
         output::note(&format!(
             "not read: {}, which is for programs that answer claims challenges (--from names it)",
-            twin.display()
+            printable(&twin.display().to_string())
         ));
     }
     match global.output {
@@ -52,7 +55,12 @@ pub(crate) fn run(tool: OtherTool, path: &Path, options: &Migrate, global: &Glob
                 "protection": choice.protection.as_str(),
             },
         })),
-        _ => output::line(&format!("{location}: {}, protection {}", choice.kind, choice.protection)),
+        _ => output::line(&format!(
+            "{}: {}, protection {}",
+            printable(&location.to_string()),
+            choice.kind,
+            choice.protection
+        )),
     }
 }
 
@@ -89,7 +97,7 @@ fn read(tool: OtherTool, at: Option<&Path>) -> Result<(Found, Failed), Failure> 
 }
 
 fn not_read(source: &OtherCache, error: &Error) -> String {
-    format!("not read: {}: {error}", source.location())
+    printable(&format!("not read: {}: {error}", source.location()))
 }
 
 /// The document; one that the tool is writing at this moment is read again.
@@ -136,14 +144,26 @@ struct Counts {
     imported: usize,
     kept: usize,
     expired: usize,
+    implausible: usize,
     unreadable: usize,
+}
+
+/// The cache of ours: record by record, and with what is remembered beside it.
+struct Ours {
+    store: DocumentStore<Arc<ChosenPersistence>>,
+    cache: TokenCache,
 }
 
 impl Counts {
     fn in_words(&self) -> String {
-        let Self { imported, kept, expired, unreadable } = self;
+        let Self { imported, kept, expired, implausible, unreadable } = self;
         let mut text = format!("{imported} taken over");
-        for (number, what) in [(kept, "known already"), (expired, "expired"), (unreadable, "unreadable")] {
+        for (number, what) in [
+            (kept, "known already"),
+            (expired, "expired"),
+            (implausible, "refused: no token lasts that long"),
+            (unreadable, "unreadable"),
+        ] {
             if *number > 0 {
                 text.push_str(&format!(", {number} {what}"));
             }
@@ -157,13 +177,14 @@ impl Counts {
             "imported": self.imported,
             "kept": self.kept,
             "expired": self.expired,
+            "implausible": self.implausible,
             "unreadable": self.unreadable,
         })
     }
 }
 
-/// Stores what `document` has and the store has not, or has an older one of, as one change.
-fn merge(document: &Document, store: &DocumentStore<ChosenPersistence>) -> Result<Counts, Failure> {
+/// Stores what `document` has and the cache of ours has not, or has an older one of, as one change.
+fn merge(document: &Document, ours: &Ours) -> Result<Counts, Failure> {
     /// As often as others may change the very records.
     const ATTEMPTS: usize = 10;
 
@@ -175,13 +196,18 @@ fn merge(document: &Document, store: &DocumentStore<ChosenPersistence>) -> Resul
                 counts.unreadable += 1;
                 continue;
             };
-            if matches!(&credential, Credential::AccessToken(token) if token.expires_on <= now) {
-                counts.expired += 1;
-                continue;
+            if let Credential::AccessToken(token) = &credential {
+                let lasts = token.expires_on.since(now);
+                if lasts <= 0 || lasts > LONGEST_LIFE {
+                    *(if lasts <= 0 { &mut counts.expired } else { &mut counts.implausible }) += 1;
+                    continue;
+                }
             }
-            let expectation = match block_on(store.get(&CredentialKey::of(&credential)))? {
+            let expectation = match block_on(ours.store.get(&CredentialKey::of(&credential)))? {
                 None => Expectation::Absent,
-                Some(own) if is_newer(&credential, &own.credential) => Expectation::Unchanged(own.revision),
+                Some(own) if is_newer(&credential, &own.credential, now) => {
+                    Expectation::Unchanged(own.revision)
+                }
                 Some(_) => {
                     counts.kept += 1;
                     continue;
@@ -190,7 +216,7 @@ fn merge(document: &Document, store: &DocumentStore<ChosenPersistence>) -> Resul
             counts.imported += 1;
             change = change.put_if(credential, expectation);
         }
-        match block_on(store.apply(&change))? {
+        match block_on(ours.cache.take_over(&change))? {
             Outcome::Lost(_) => {}
             _ => return Ok(counts),
         }
@@ -200,12 +226,20 @@ fn merge(document: &Document, store: &DocumentStore<ChosenPersistence>) -> Resul
         .into())
 }
 
-/// Whether what was read is known to be newer than what is there.
-fn is_newer(read: &Credential, own: &Credential) -> bool {
+/// For how many seconds from now an access token may still last. Entra's last an hour or so, up to a day by policy, and
+/// up to 28 hours for programs that answer claims challenges; the rest is for clocks that differ.
+const LONGEST_LIFE: i64 = 30 * 3600;
+
+/// Whether what was read is known to be newer than what is there. A token that is good is never replaced: whoever has
+/// planted a file could else take its place. A time that is still to come says nothing.
+fn is_newer(read: &Credential, own: &Credential, now: UnixSeconds) -> bool {
     match (read, own) {
-        (Credential::AccessToken(read), Credential::AccessToken(own)) => read.expires_on > own.expires_on,
+        (Credential::AccessToken(read), Credential::AccessToken(own)) => {
+            own.expires_on <= now && read.cached_at.min(now) >= own.cached_at.min(now)
+        }
         (Credential::RefreshToken(read), Credential::RefreshToken(own)) => {
-            own.last_modification_time.is_some() && read.last_modification_time > own.last_modification_time
+            let (read, own) = (read.last_modification_time, own.last_modification_time);
+            read.zip(own).is_some_and(|(read, own)| read.min(now) > own.min(now))
         }
         _ => false,
     }

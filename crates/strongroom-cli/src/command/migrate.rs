@@ -10,7 +10,7 @@ use super::import;
 use crate::args::{Global, Migrate, Output};
 use crate::cache::location;
 use crate::failure::Failure;
-use crate::output;
+use crate::output::{self, printable};
 
 pub(crate) fn run(options: &Migrate, global: &Global) -> Result<(), Failure> {
     let path = absolute(location(options.cache.as_deref())?);
@@ -41,9 +41,14 @@ pub(crate) fn run(options: &Migrate, global: &Global) -> Result<(), Failure> {
         })),
         _ => {
             if let Some(kept) = &migrated.kept {
-                output::note(&format!("the old one is kept as {}", kept.display()));
+                output::note(&format!("the old one is kept as {}", printable(&kept.display().to_string())));
             }
-            output::line(&format!("{}, was {}{}", now(&migrated), was(&migrated.from), at(&path, &migrated)))
+            output::line(&printable(&format!(
+                "{}, was {}{}",
+                now(&migrated),
+                was(&migrated.from),
+                at(&path, &migrated)
+            )))
         }
     }
 }

@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::{output, words};
 
 pub(crate) fn run(options: &Purge, global: &Global) -> Result<(), Failure> {
+    require_word(options)?;
     let location = options.cache.location()?;
     let persistence = match options.cache.to_clean(options.dry_run) {
         Err(failure) if options.all && failure.error.code() == "key_lost" => {
@@ -41,7 +42,7 @@ pub(crate) fn run(options: &Purge, global: &Global) -> Result<(), Failure> {
     if found.is_nothing && !is_for_others && !(options.all && is_anything_remembered(&cache)) {
         return print(&Report::new(options, &location, found), global);
     }
-    confirm(options, &format!("Remove everything from {}?", location.display()))?;
+    confirm(options, &format!("Remove everything from {}?", shown(&location)))?;
     let removed = block_on(cache.purge(&what))?;
     // What cannot be read is not handed back when it is removed.
     let removed = Found { counts: counts(&removed), ..found };
@@ -96,9 +97,9 @@ fn is_anything_remembered(cache: &TokenCache) -> bool {
 
 /// Nobody can tell what is in it, so all that can be done is to remove it.
 fn remove_lost(options: &Purge, location: &Path, failure: Failure, global: &Global) -> Result<(), Failure> {
-    output::note(&format!("what is in {} cannot be told: {}", location.display(), failure.error));
+    output::note(&format!("what is in {} cannot be told: {}", shown(location), failure.error));
     if !options.dry_run {
-        confirm(options, &format!("Remove {}, whose key is lost?", location.display()))?;
+        confirm(options, &format!("Remove {}, whose key is lost?", shown(location)))?;
         let key_source = options.cache.key_source.clone();
         if !persistence::remove_lost(location, key_source, global.lock_timeout)? {
             return Err(failure);
@@ -108,9 +109,26 @@ fn remove_lost(options: &Purge, location: &Path, failure: Failure, global: &Glob
     print(&Report { is_lost: true, ..Report::new(options, location, found) }, global)
 }
 
+/// Where nobody can be asked, that everything is to go has to be said twice. Before anything is looked at, so that a
+/// script fails at its first try and not at the first cache with something in it.
+fn require_word(options: &Purge) -> Result<(), Failure> {
+    if !options.all || options.yes || options.dry_run || is_at_terminal() {
+        return Ok(());
+    }
+    Err(Failure::usage(
+        "confirmation_needed",
+        "--all removes everything, and without a terminal nobody can be asked",
+        "pass --yes too, or --dry-run to see what would be removed",
+    ))
+}
+
+fn is_at_terminal() -> bool {
+    io::stdin().is_terminal() && io::stderr().is_terminal()
+}
+
 /// Asks on a terminal before everything is removed.
 fn confirm(options: &Purge, question: &str) -> Result<(), Failure> {
-    if !options.all || options.yes || !io::stdin().is_terminal() || !io::stderr().is_terminal() {
+    if !options.all || options.yes {
         return Ok(());
     }
     output::note(&format!("{question} [y/N]"));
@@ -128,33 +146,21 @@ struct Report<'a> {
     found: Found,
     /// Its key was lost, so nobody knows what was in it.
     is_lost: bool,
-    /// What lies beside the cache, may hold tokens, and was not removed.
+    /// What lies beside the cache, may hold tokens, and was not removed: set aside as damaged, kept by a migration, left
+    /// by a writer that was killed a moment ago.
     beside: Vec<PathBuf>,
 }
 
 impl<'a> Report<'a> {
     fn new(options: &Purge, location: &'a Path, found: Found) -> Self {
-        let beside = if options.all { set_aside(location) } else { Vec::new() };
+        if options.all && !options.dry_run {
+            // Where nothing had to be written, nothing was swept yet.
+            let _ = persistence::sweep_left_over(location);
+        }
+        let beside = options.all.then(|| persistence::left_over(location).unwrap_or_default());
+        let beside = beside.unwrap_or_default();
         Self { location, is_rehearsal: options.dry_run, found, is_lost: false, beside }
     }
-}
-
-/// Caches of this name that were set aside as damaged, or kept by a migration.
-fn set_aside(location: &Path) -> Vec<PathBuf> {
-    let target = location.canonicalize().unwrap_or_else(|_| location.to_owned());
-    let Some((folder, name)) = target.parent().zip(target.file_name()) else { return Vec::new() };
-    let name = name.to_string_lossy();
-    let is_one = |other: &str| {
-        let rest = other.strip_prefix(&*name);
-        rest.is_some_and(|rest| rest.starts_with(".corrupt-") || rest.starts_with(".old-"))
-    };
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let mut found: Vec<PathBuf> = entries
-        .filter(|entry| entry.file_name().to_str().is_some_and(is_one))
-        .map(|entry| entry.path())
-        .collect();
-    found.sort_unstable();
-    found
 }
 
 fn print(report: &Report<'_>, global: &Global) -> Result<(), Failure> {
@@ -163,13 +169,17 @@ fn print(report: &Report<'_>, global: &Global) -> Result<(), Failure> {
     }
     output::line(&as_text(report))?;
     for path in &report.beside {
-        output::note(&format!("{} is still there and may hold tokens", path.display()));
+        output::note(&format!("{} is still there and may hold tokens", shown(path)));
     }
     Ok(())
 }
 
+fn shown(path: &Path) -> String {
+    output::printable(&path.display().to_string())
+}
+
 fn as_text(report: &Report<'_>) -> String {
-    let location = report.location.display();
+    let location = shown(report.location);
     let counted = words::credentials(&report.found.counts, report.found.unreadable);
     let removed = if report.is_rehearsal { "would be removed from" } else { "removed from" };
     match (report.is_lost, counted.is_empty()) {

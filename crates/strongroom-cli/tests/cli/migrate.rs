@@ -171,10 +171,45 @@ fn what_cannot_be_done_leaves_everything_as_it_was() {
 
     let damaged = world.content()[..20].to_vec();
     world.file("token_cache.bin", &damaged);
-    // What is damaged is sealed as it is: mending is for who uses it.
-    world.migrated(&["--cache", "token_cache.bin", "--to", "sealed"]);
-    world.migrated(&["--cache", "token_cache.bin", "--to", "file"]);
+    assert_eq!(to_sealed(&[]), (4, "damaged".into()), "mending is for who uses it");
+    assert_eq!(to_sealed(&["--new-location", "new.bin"]), (4, "damaged".into()));
     assert_eq!(world.content(), damaged);
+    let config = r#"{"client_id": "c", "client_secret": "s"}"#;
+    world.file("token_cache.bin", config);
+    assert_eq!(to_sealed(&[]), (4, "not_a_token_cache".into()));
+    assert_eq!(world.content(), config.as_bytes());
+}
+
+#[test]
+fn a_cache_is_never_moved_onto_its_own_side_files() {
+    let world = World::new();
+    done(&run(&mut world.token()));
+    let before = world.content();
+    for (to, suffix) in [("file", ".state"), ("sealed", ".state"), ("file", ".lock"), ("sealed", ".lockfile")]
+    {
+        let new = format!("token_cache.bin{suffix}");
+        let _ = std::fs::remove_file(world.path(&new));
+        let migrate = ["--cache", "token_cache.bin", "--to", to, "--new-location", &new];
+        assert_eq!(failure(&mut world.migrate(&migrate)), (2, "location_in_use".into()), "{to} {suffix}");
+        assert_eq!(world.content(), before);
+    }
+    world.hits(&mut world.token());
+}
+
+#[test]
+fn behind_a_link_what_is_kept_is_found_by_who_looks_for_it() {
+    let world = World::new();
+    std::fs::create_dir(world.path("real")).unwrap();
+    std::os::unix::fs::symlink("real/cache.bin", world.path("link.bin")).unwrap();
+    done(&run(&mut world.token_with(&world.ready().config_file, &world.path("link.bin"))));
+    let kept = world.migrated(&["--cache", "link.bin", "--to", "sealed", "--keep"])["kept"].clone();
+    let kept = Path::new(kept.as_str().unwrap()).canonicalize().unwrap();
+    assert_eq!(kept.parent().unwrap(), world.path("real").canonicalize().unwrap());
+    let name = kept.file_name().unwrap().to_str().unwrap();
+    let doctor = run(&mut world.ours("doctor", &["--cache", "link.bin"]));
+    assert!(stdout(&doctor).contains(name), "{}", stdout(&doctor));
+    let purge = run(&mut world.ours("purge", &["--cache", "link.bin", "--all", "--yes"]));
+    assert!(stderr(&purge).contains(name), "{}", stderr(&purge));
 }
 
 #[test]
@@ -316,6 +351,12 @@ impl Tool {
     }
 }
 
+/// Unix seconds.
+fn now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    since.as_secs().try_into().unwrap()
+}
+
 /// A user who has signed in by Python, of whom a token is good still and another has expired.
 fn signed_in() -> String {
     let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("../strongroom/tests/data");
@@ -323,7 +364,8 @@ fn signed_in() -> String {
     let mut document: Value = serde_json::from_str(&text).unwrap();
     let tokens = document["AccessToken"].as_object_mut().unwrap();
     let (key, token) = tokens.iter().next().map(|(key, token)| (key.clone(), token.clone())).unwrap();
-    for (name, expires_on) in [("good", "4000000000"), ("expired", "1600000000")] {
+    let expires_on = |seconds: i64| (now() + seconds).to_string();
+    for (name, expires_on) in [("good", expires_on(3600)), ("expired", expires_on(-60))] {
         let mut token = token.clone();
         token["expires_on"] = expires_on.into();
         token["target"] = format!("scope-{name}").into();
@@ -345,7 +387,7 @@ fn the_azure_clis_tokens_are_taken_over_and_its_cache_stays_as_it_is() {
     let imported = tool.imported("azure-cli", &[]);
     let from = json!([{
         "location": tool.home(".azure/msal_token_cache.json"),
-        "imported": 5, "kept": 0, "expired": 1, "unreadable": 1,
+        "imported": 5, "kept": 0, "expired": 1, "implausible": 0, "unreadable": 1,
     }]);
     assert_eq!((&imported["import"], &imported["from"]), (&"azure-cli".into(), &from));
     assert_eq!(imported["cache"]["persistence"], "sealed");
@@ -360,17 +402,12 @@ fn the_azure_clis_tokens_are_taken_over_and_its_cache_stays_as_it_is() {
     }
     tool.world.hits(&mut tool.world.sealed("cache.bin"));
 
-    // A second time nothing is new; then something is.
+    // A second time nothing is new, and what is good is not replaced by what claims to last longer.
     let again = tool.imported("azure-cli", &[]);
     assert_eq!((&again["from"][0]["imported"], &again["from"][0]["kept"]), (&0.into(), &5.into()));
-    tool.wrote(
-        ".azure/msal_token_cache.json",
-        signed_in().replace("4000000000", "4000000001").replace("secret-good", "secret-newer"),
-    );
-    assert_eq!(tool.imported("azure-cli", &[])["from"][0]["imported"], 1);
-    assert!(tool.world.secrets("cache.bin").contains(&"secret-newer".into()));
-    tool.wrote(".azure/msal_token_cache.json", signed_in());
-    assert_eq!(tool.imported("azure-cli", &[])["from"][0]["imported"], 0, "an older one does not come back");
+    tool.wrote(".azure/msal_token_cache.json", with_good_token(7200, "secret-newer"));
+    assert_eq!(tool.imported("azure-cli", &[])["from"][0]["imported"], 0);
+    assert!(!tool.world.secrets("cache.bin").contains(&"secret-newer".into()));
 
     // Its folder may be another one.
     tool.wrote("elsewhere/msal_token_cache.json", signed_in());
@@ -385,6 +422,76 @@ fn the_azure_clis_tokens_are_taken_over_and_its_cache_stays_as_it_is() {
         done(&said),
         format!("{}: sealed, protection host-file\n", tool.world.path("cache.bin").display())
     );
+}
+
+/// [`signed_in`], but the good token lasts this many seconds and is this one.
+fn with_good_token(seconds: i64, secret: &str) -> String {
+    let mut document: Value = serde_json::from_str(&signed_in()).unwrap();
+    for (key, token) in document["AccessToken"].as_object_mut().unwrap() {
+        if key.ends_with("good") {
+            token["expires_on"] = (now() + seconds).to_string().into();
+            token["cached_at"] = now().to_string().into();
+            token["secret"] = secret.into();
+        }
+    }
+    document.to_string()
+}
+
+#[test]
+fn a_token_takes_the_place_of_one_that_has_expired_and_none_that_lasts_for_years() {
+    let tool = Tool::new();
+    tool.wrote(".azure/msal_token_cache.json", with_good_token(31 * 365 * 86_400, "secret-planted"));
+    let from = tool.imported("azure-cli", &["--to", "file"])["from"][0].clone();
+    assert_eq!((&from["imported"], &from["implausible"]), (&4.into(), &1.into()));
+    assert!(!tool.world.secrets("cache.bin").contains(&"secret-planted".into()));
+
+    let ours = with_good_token(-60, "secret-ours");
+    tool.world.file("cache.bin", ours);
+    tool.wrote(".azure/msal_token_cache.json", with_good_token(3600, "secret-newer"));
+    assert_eq!(tool.imported("azure-cli", &[])["from"][0]["imported"], 1);
+    let secrets = tool.world.secrets("cache.bin");
+    assert!(secrets.contains(&"secret-newer".into()) && !secrets.contains(&"secret-ours".into()));
+}
+
+#[test]
+fn a_refresh_token_from_the_future_takes_the_place_of_none() {
+    let tool = Tool::new();
+    let with_refresh_token = |modified: i64, secret: &str| {
+        let mut document: Value = serde_json::from_str(&signed_in()).unwrap();
+        for token in document["RefreshToken"].as_object_mut().unwrap().values_mut() {
+            token["last_modification_time"] = modified.to_string().into();
+            token["secret"] = secret.into();
+        }
+        document.to_string()
+    };
+    // Ours was written by a clock that was ahead, too: neither is known to be newer.
+    tool.world.file("cache.bin", with_refresh_token(now() + 86_400, "refresh-ours"));
+    tool.wrote(".azure/msal_token_cache.json", with_refresh_token(4_000_000_000, "refresh-planted"));
+    assert_eq!(tool.imported("azure-cli", &[])["from"][0]["imported"], 0);
+    assert!(!tool.world.secrets("cache.bin").contains(&"refresh-planted".into()));
+
+    tool.world.file("cache.bin", with_refresh_token(now() - 86_400, "refresh-ours"));
+    tool.wrote(".azure/msal_token_cache.json", with_refresh_token(now() - 60, "refresh-newer"));
+    assert_eq!(tool.imported("azure-cli", &[])["from"][0]["imported"], 1);
+    assert!(tool.world.secrets("cache.bin").contains(&"refresh-newer".into()));
+}
+
+#[test]
+fn what_was_removed_and_is_imported_again_stays() {
+    let tool = Tool::new();
+    tool.wrote(".azure/msal_token_cache.json", signed_in());
+    assert_eq!(tool.imported("azure-cli", &["--to", "file"])["from"][0]["imported"], 5);
+    done(&run(&mut tool.world.ours("purge", &["--cache", "cache.bin", "--all", "--yes"])));
+    assert_eq!(tool.imported("azure-cli", &["--to", "file"])["from"][0]["imported"], 5);
+    // Whoever looks for a token removes again what a program has written back.
+    let cache = tool.world.path("cache.bin");
+    done(&run(&mut tool.world.token_with(&tool.world.ready().config_file, &cache)));
+    let kinds: Vec<String> =
+        tool.world.inspected("cache.bin").iter().map(|entry| entry["credential_type"].to_string()).collect();
+    for kind in ["RefreshToken", "IdToken", "Account"] {
+        assert!(kinds.contains(&format!("\"{kind}\"")), "{kind} is gone: {kinds:?}");
+    }
+    assert!(tool.world.secrets("cache.bin").contains(&"secret-good".into()));
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn of_everything_an_empty_cache_is_left_and_what_was_set_aside_is_named() {
     let place = Place::with_cache();
     let aside = place.folder.path().join("token_cache.bin.corrupt-20260101T000000Z");
     std::fs::write(&aside, "{").unwrap();
-    let removed = place.purged(&["--all"]);
+    let removed = place.purged(&["--all", "--yes"]);
     assert_eq!(
         (&removed["removed"]["AccessToken"], &removed["removed"]["unreadable"]),
         (&4.into(), &1.into())
@@ -146,7 +146,7 @@ fn of_everything_an_empty_cache_is_left_and_what_was_set_aside_is_named() {
         assert!(!content.contains("secret-of"), "{name}");
         assert_eq!(mode(&place.folder.path().join(name)), 0o600, "{name}");
     }
-    let output = run(&mut place.purge(&["--all"]));
+    let output = run(&mut place.purge(&["--all", "--yes"]));
     assert!(stderr(&output).contains("is still there and may hold tokens"));
     assert_eq!(names(place.folder.path()), left);
 }
@@ -156,7 +156,7 @@ fn a_rehearsal_says_the_same_and_changes_nothing() {
     let place = Place::with_cache();
     set_mode(&place.cache(), 0o640);
     let bytes = std::fs::read(place.cache()).unwrap();
-    for what in [&["--expired"][..], &["--client", "one"], &["--account", "v.t"], &["--all"]] {
+    for what in [&["--expired"][..], &["--client", "one"], &["--account", "v.t"], &["--all", "--yes"]] {
         let rehearsed = place.purged(&[what, &["--dry-run"]].concat());
         assert_eq!(
             (rehearsed["dry_run"].as_bool(), std::fs::read(place.cache()).unwrap()),
@@ -178,7 +178,7 @@ fn what_a_peer_writes_back_is_not_used_and_removed_again() {
     let world = World::new();
     let first = world.token_json();
     let before = std::fs::read(world.cache()).unwrap();
-    for what in [&["--client", world.ready().client_id.as_str()][..], &["--all"]] {
+    for what in [&["--client", world.ready().client_id.as_str()][..], &["--all", "--yes"]] {
         std::fs::write(world.cache(), &before).unwrap();
         let output = run(command("purge").arg("--cache").arg(world.cache()).args(what));
         assert_eq!(code(&output), 0, "{}", stderr(&output));
@@ -206,7 +206,7 @@ fn a_sealed_cache_stays_sealed_and_has_nothing_in_it() {
         run(token.args(["--output", "json"]))
     };
     assert_eq!(code(&token()), 0);
-    let removed = parsed(&run(with_key(command("purge")).args(["--all", "--output", "json"])));
+    let removed = parsed(&run(with_key(command("purge")).args(["--all", "--yes", "--output", "json"])));
     assert_eq!(removed["removed"]["AccessToken"], 1);
     let rows = parsed(&run(with_key(command("inspect")).args(["--output", "json"])));
     assert_eq!(rows, json!([]));
@@ -244,7 +244,7 @@ fn what_cannot_be_read_is_refused_and_left_alone() {
     ] {
         std::fs::write(place.cache(), content).unwrap();
         for what in ["--all", "--expired"] {
-            assert_eq!(failure(&mut place.purge(&[what])), (4, expected.into()));
+            assert_eq!(failure(&mut place.purge(&[what, "--yes"])), (4, expected.into()));
             assert_eq!(std::fs::read(place.cache()).unwrap(), content);
         }
     }
@@ -252,10 +252,80 @@ fn what_cannot_be_read_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_json_file_that_is_no_cache_is_left_alone() {
+    let place = Place::new();
+    for content in [
+        r#"{"authority": "https://h/t", "client_id": "c", "client_secret": "kept", "scope": []}"#,
+        r#"{"Account": "prod", "client_secret": "kept"}"#,
+    ] {
+        place.write(content);
+        for more in [&[][..], &["--dry-run"]] {
+            let all = [&["--all", "--yes"], more].concat();
+            assert_eq!(failure(&mut place.purge(&all)), (4, "not_a_token_cache".into()));
+        }
+        assert_eq!(std::fs::read_to_string(place.cache()).unwrap(), content);
+    }
+    assert!(stderr(&run(&mut place.purge(&["--all", "--yes"]))).contains("none of the sections"));
+}
+
+#[test]
+fn without_a_terminal_everything_has_to_be_confirmed_by_a_flag() {
+    let place = Place::with_cache();
+    assert_eq!(failure(&mut place.purge(&["--all"])), (2, "confirmation_needed".into()));
+    assert_eq!((place.content(), names(place.folder.path())), (document(), vec!["token_cache.bin".into()]));
+    place.purged(&["--all", "--dry-run"]);
+    place.purged(&["--expired"]);
+    place.purged(&["--all", "--yes"]);
+    assert_eq!(place.content(), json!({}));
+}
+
+#[test]
+fn what_writers_left_that_were_killed_goes_with_everything_or_is_named() {
+    let place = Place::with_cache();
+    place.purged(&["--all", "--yes"]);
+    let beside = |suffix: &str| {
+        let path = place.folder.path().join(format!("token_cache.bin{suffix}"));
+        std::fs::write(&path, "secret-of").unwrap();
+        path
+    };
+    let random = ".0123456789abcdef0123456789abcdef.tmp";
+    let (once, twice) = (beside(random), beside(&format!("{random}{random}")));
+    let rehearsed = place.purged(&["--all", "--dry-run"]);
+    assert_eq!(rehearsed["set_aside"], json!([once, twice]));
+    // What is young may be a living writer's.
+    assert_eq!(place.purged(&["--all", "--yes"])["set_aside"], json!([once, twice]));
+    for path in [&once, &twice] {
+        let file = File::options().write(true).open(path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - std::time::Duration::from_secs(60)).unwrap();
+    }
+    assert_eq!(place.purged(&["--all", "--yes"])["set_aside"], json!([]));
+    assert!(!once.exists() && !twice.exists());
+}
+
+#[test]
+fn names_of_files_play_no_tricks_on_a_terminal() {
+    let place = Place::with_cache();
+    let name = "a\u{1b}[2Jb\nremoved from c\u{202e}d";
+    let cache = place.folder.path().join(name);
+    std::fs::rename(place.cache(), &cache).unwrap();
+    std::fs::write(place.folder.path().join(format!("{name}.old-x")), "").unwrap();
+    let mut purge = command("purge");
+    let output = run(purge.arg("--cache").arg(&cache).args(["--all", "--yes"]));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    for said in [stdout(&output), stderr(&output)] {
+        assert!(said.contains("a\u{fffd}[2Jb\u{fffd}removed from c\u{fffd}d"), "{said:?}");
+        assert!(!said.contains(['\u{1b}', '\u{202e}']) && said.lines().count() == 1, "{said:?}");
+    }
+    std::fs::write(&cache, "garbage").unwrap();
+    let output = run(command("purge").arg("--cache").arg(&cache).args(["--all", "--yes"]));
+    assert!(!stderr(&output).contains(['\u{1b}', '\u{202e}']), "{:?}", stderr(&output));
+}
+
+#[test]
 fn where_nothing_is_nothing_is_made() {
     let place = Place::new();
     for what in ["--all", "--expired"] {
-        let output = run(&mut place.purge(&[what]));
+        let output = run(&mut place.purge(&[what, "--yes"]));
         assert_eq!(
             (code(&output), stdout(&output).ends_with(": nothing\n")),
             (0, true),
@@ -298,10 +368,10 @@ fn who_holds_the_lock_is_waited_for_and_named() {
     let lock = File::create(place.folder.path().join("token_cache.bin.lock")).unwrap();
     set_mode(&place.folder.path().join("token_cache.bin.lock"), 0o600);
     lock.lock().unwrap();
-    assert_eq!(failure(&mut place.purge(&["--all", "--lock-timeout", "0.1"])), (4, "locked".into()));
+    assert_eq!(failure(&mut place.purge(&["--all", "--yes", "--lock-timeout", "0.1"])), (4, "locked".into()));
     assert_eq!(place.content(), document());
     drop(lock);
-    place.purged(&["--all", "--lock-timeout", "0.1"]);
+    place.purged(&["--all", "--yes", "--lock-timeout", "0.1"]);
 }
 
 /// What the command says on a terminal where `answer` is typed, and how it ends.

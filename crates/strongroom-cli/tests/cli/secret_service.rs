@@ -152,7 +152,7 @@ fn an_item_of_the_keyring_is_a_cache_for_every_command() {
     assert_eq!(world.sts.stats().token, 1);
 
     let mut purge = command("purge");
-    let purge = purge.arg("--cache").arg(&cache).args(["--all", "--output", "json"]);
+    let purge = purge.arg("--cache").arg(&cache).args(["--all", "--yes", "--output", "json"]);
     assert_eq!(json(&run(session.join(purge)))["removed"]["AccessToken"], 1);
     let mut token = token(&world, &cache);
     let output = json(&run(session.join(token.args(["--persistence", "secret-service"]))));

@@ -1,6 +1,7 @@
 //! Changes to the whole cache, for those who store more than access tokens.
 
-use super::{TokenCache, tombstone};
+use super::TokenCache;
+use super::tombstone::Marked;
 use crate::Error;
 use crate::schema::{Change, Environments};
 use crate::store::Outcome;
@@ -9,25 +10,21 @@ impl TokenCache {
     /// Makes `change` as one step, with one write at most.
     ///
     /// What it removes is remembered, and removed again where another program writes it back within 90 days, as far as
-    /// this library meets it. An application's own token that it stores is put back where a program erases it within a
-    /// minute.
+    /// this library meets it. An application's own token that it stores is put back where a program erases it within five
+    /// minutes.
     ///
     /// # Errors
     /// The change could not be made; the store is as it was.
     pub async fn apply(&self, change: &Change) -> Result<Outcome, Error> {
         let inner = &self.0;
         let began = self.now();
-        if inner.is_shared {
-            for client_id in change.removed_from() {
-                inner.settling.forget(client_id);
-                tombstone::mark(&inner.state, client_id, began).await;
-            }
+        for client_id in change.removed_from() {
+            inner.settling.forget(client_id);
+            self.announce_removal(Marked::Client(client_id), began).await;
         }
         let outcome = inner.store.apply(change).await?;
         if let Outcome::Applied { swept, removed } = &outcome {
-            if inner.is_shared && !removed.is_empty() {
-                tombstone::bury(&inner.state, removed, began).await;
-            }
+            self.bury(removed, began).await;
             if change.access_tokens().next().is_some() {
                 inner.counters.stored(*swept);
             }

@@ -19,6 +19,7 @@ mod settle;
 mod state;
 mod stats;
 mod sync;
+mod take_over;
 mod tombstone;
 mod unsaved;
 
@@ -284,7 +285,19 @@ impl TokenCache {
     /// Makes a change that removes something, and sees to it that it stays removed. Returns what was removed.
     async fn remove(&self, change: Change, marked: Option<Marked<'_>>) -> Result<Vec<Credential>, Error> {
         let now = self.now();
-        if let Some(marked) = marked.filter(|_| self.0.is_shared)
+        if let Some(marked) = marked {
+            self.announce_removal(marked, now).await;
+        }
+        let Outcome::Applied { removed, .. } = self.0.store.apply(&change).await? else {
+            return Ok(Vec::new());
+        };
+        self.bury(&removed, now).await;
+        Ok(removed)
+    }
+
+    /// Tells other processes of ours, before the removal, what they must not put back.
+    async fn announce_removal(&self, marked: Marked<'_>, now: UnixSeconds) {
+        if self.0.is_shared
             && let Err(error) = tombstone::mark(&self.0.state, marked, now).await
         {
             tracing::warn!(
@@ -292,15 +305,16 @@ impl TokenCache {
                 "other processes cannot be told of the removal; they may put tokens back for five minutes"
             );
         }
-        let Outcome::Applied { removed, .. } = self.0.store.apply(&change).await? else {
-            return Ok(Vec::new());
-        };
+    }
+
+    /// Remembers what was removed, against those who write it back.
+    async fn bury(&self, removed: &[Credential], now: UnixSeconds) {
         if self.0.is_shared
-            && let Err(error) = tombstone::bury(&self.0.state, &removed, now).await
+            && !removed.is_empty()
+            && let Err(error) = tombstone::bury(&self.0.state, removed, now).await
         {
             tracing::warn!(%error, "it cannot be noted what was removed; another program may bring it back");
         }
-        Ok(removed)
     }
 
     /// The current time by this cache's clock.

@@ -11,6 +11,9 @@ use super::PersistenceError;
 /// Permissions of what only its owner may use.
 pub(super) const OWNER_ONLY: u32 = 0o600;
 
+/// Permissions of what a group shares.
+pub(super) const GROUP: u32 = 0o660;
+
 /// Whether files of this mode are shared by a group, so that those of another owner are expected.
 pub(super) const fn is_shared(mode: u32) -> bool {
     mode & 0o060 != 0
@@ -356,6 +359,25 @@ mod platform {
     #[cfg(target_os = "linux")]
     const ACCESS_LIST: &str = "system.posix_acl_access";
 
+    /// Whether a group shares this document on purpose: it alone, to read and to write, and this user is in it. What
+    /// another user owns is believed only where the directory is that group's too.
+    pub(in super::super) fn is_shared_by_group(target: &Path, found: &Metadata) -> bool {
+        let is_member = || {
+            rustix::process::getegid().as_raw() == found.gid()
+                || rustix::process::geteuid().is_root()
+                || rustix::process::getgroups()
+                    .is_ok_and(|groups| groups.iter().any(|group| group.as_raw() == found.gid()))
+        };
+        let is_of_the_groups_directory = || {
+            directory_of(target)
+                .metadata()
+                .is_ok_and(|directory| directory.gid() == found.gid() && directory.mode() & 0o020 != 0)
+        };
+        found.mode() & 0o077 == 0o060
+            && is_member()
+            && (foreign_owner(found).is_none() || is_of_the_groups_directory())
+    }
+
     /// For how long this error may mean no more than that others are at the file: here a file can always be used
     /// by many.
     pub(in super::super) fn may_pass(_: &io::Error) -> Option<Duration> {
@@ -455,6 +477,11 @@ mod platform {
         Ok(())
     }
 
+    /// Who shares a file is in its access list.
+    pub(in super::super) fn is_shared_by_group(_: &Path, _: &Metadata) -> bool {
+        false
+    }
+
     /// For how long this error may mean no more than that others are at the file.
     pub(in super::super) fn may_pass(error: &io::Error) -> Option<Duration> {
         match error.raw_os_error().map(i32::cast_unsigned) {
@@ -471,8 +498,8 @@ mod platform {
 #[cfg(unix)]
 pub(super) use self::platform::has_access_list;
 pub(super) use self::platform::{
-    adopt_access_list, adopt_group, create_directory, create_new, foreign_owner, is_alive, may_pass,
-    refuse_open_directory, tighten, wider,
+    adopt_access_list, adopt_group, create_directory, create_new, foreign_owner, is_alive,
+    is_shared_by_group, may_pass, refuse_open_directory, tighten, wider,
 };
 
 #[cfg(test)]

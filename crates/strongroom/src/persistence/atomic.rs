@@ -1,5 +1,6 @@
 //! Replacing a file so that a reader, and whoever looks after a crash, finds the old content or the new, whole.
 
+use std::fmt;
 use std::fs::{File, Metadata};
 use std::io::{self, Write as _};
 use std::ops::Deref;
@@ -31,7 +32,14 @@ pub enum Step {
 }
 
 /// Is told each step before it is done, and may fail it. For tests.
-pub(super) type StepObserver = Arc<dyn Fn(Step) -> io::Result<()> + Send + Sync>;
+#[derive(Clone)]
+pub(super) struct StepObserver(pub(super) Arc<dyn Fn(Step) -> io::Result<()> + Send + Sync>);
+
+impl fmt::Debug for StepObserver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StepObserver")
+    }
+}
 
 /// A replacement about to be made.
 pub(super) struct Replacement<'a> {
@@ -39,6 +47,8 @@ pub(super) struct Replacement<'a> {
     pub(super) target: &'a Path,
     /// What is there now.
     pub(super) old: Option<&'a Metadata>,
+    /// The file whose group the new one gets, if that is not the group of what is there.
+    pub(super) like: Option<&'a Metadata>,
     pub(super) bytes: &'a [u8],
     pub(super) mode: u32,
     pub(super) observer: Option<&'a StepObserver>,
@@ -60,7 +70,7 @@ impl Replacement<'_> {
         self.announce(Step::CreateTemporary, "create", &path)?;
         let mut new = NewFile::create(path, self.mode)?;
         let path = new.path.as_path();
-        if let (Some(old), true) = (self.old, access::is_shared(self.mode)) {
+        if let (Some(old), true) = (self.like.or(self.old), access::is_shared(self.mode)) {
             // Fails for a group that this user is not in; its members lose nothing that this user could keep.
             let _ = access::adopt_group(&new, old);
             let _ = access::adopt_access_list(&new, self.target);
@@ -100,7 +110,7 @@ impl Replacement<'_> {
     }
 
     fn announce(&self, step: Step, action: &'static str, path: &Path) -> Result<(), PersistenceError> {
-        match self.observer.map(|observe| observe(step)) {
+        match self.observer.map(|observer| (observer.0)(step)) {
             Some(Err(source)) if step == Step::Rename => Err(rename_error(path, source)),
             Some(Err(source)) => Err(PersistenceError::io(action, path, source)),
             Some(Ok(())) | None => Ok(()),
@@ -238,17 +248,28 @@ fn rename_error(target: &Path, source: io::Error) -> PersistenceError {
 
 const TEMPORARY: &str = ".tmp";
 
-/// `<name>.<32 hexadecimal digits>.tmp`
+/// `<name>.<32 hexadecimal digits>.tmp`. One of those may be written as a document is, by way of one of its own.
 pub(super) fn temporary_path(target: &Path) -> PathBuf {
     access::with_suffix(target, &format!(".{}{TEMPORARY}", uuid::Uuid::new_v4().simple()))
 }
 
 pub(super) fn is_temporary_name(target: &Path, name: &std::ffi::OsStr) -> bool {
+    const DIGITS: usize = 32;
+
     let (Some(target), Some(name)) = (target.file_name(), name.to_str()) else { return false };
-    let random = target
-        .to_str()
-        .and_then(|target| name.strip_prefix(target))
-        .and_then(|rest| rest.strip_prefix('.'))
-        .and_then(|rest| rest.strip_suffix(TEMPORARY));
-    random.is_some_and(|random| random.len() == 32 && random.bytes().all(|byte| byte.is_ascii_hexdigit()))
+    let Some(mut rest) = target.to_str().and_then(|target| name.strip_prefix(target)) else { return false };
+    if rest.is_empty() {
+        return false;
+    }
+    while !rest.is_empty() {
+        let Some((random, next)) = rest.strip_prefix('.').and_then(|rest| rest.split_at_checked(DIGITS))
+        else {
+            return false;
+        };
+        match next.strip_prefix(TEMPORARY) {
+            Some(next) if random.bytes().all(|byte| byte.is_ascii_hexdigit()) => rest = next,
+            _ => return false,
+        }
+    }
+    true
 }

@@ -38,7 +38,9 @@ pub struct FilePersistence {
     lock_path: Option<PathBuf>,
     mode: u32,
     only_looks: bool,
+    of_trusted_owner: bool,
     max_size: u64,
+    like: Option<Metadata>,
     observer: Option<StepObserver>,
     swept: Arc<Swept>,
 }
@@ -59,9 +61,11 @@ impl FilePersistence {
             path: path.into(),
             mode: OWNER_ONLY,
             only_looks: false,
+            of_trusted_owner: false,
             peers_lock: true,
             lock_path: None,
             max_size: 256 << 20,
+            like: None,
             observer: None,
         }
     }
@@ -142,7 +146,7 @@ impl FilePersistence {
         if let Some(found) = access::not_a_file(&found) {
             return Err(PersistenceError::NotAFile { path: target.to_owned(), found });
         }
-        if !self.only_looks {
+        if self.of_trusted_owner {
             access::require_trusted_owner(target, &found, self.mode)?;
         }
         if self.only_looks {
@@ -208,6 +212,7 @@ impl FilePersistence {
         let replacement = Replacement {
             target: &target,
             old: old.as_ref(),
+            like: self.like.as_ref(),
             bytes: bytes.expose(),
             mode: self.mode,
             observer: self.observer.as_ref(),
@@ -338,7 +343,8 @@ impl Persistence for FilePersistence {
 
     fn beside(&self, path: &Path) -> Result<Box<dyn Persistence>, Error> {
         let file = Self::builder(path).mode(self.mode).only_looks(self.only_looks).peers_lock(false);
-        Ok(Box::new(file.max_size(LARGEST_BESIDE).build()?))
+        let making = Making { mode: self.mode, like: self.like.clone(), observer: None };
+        Ok(Box::new(file.made(making).max_size(LARGEST_BESIDE).build()?))
     }
 
     fn lock_path(&self) -> Option<PathBuf> {
@@ -379,13 +385,49 @@ pub struct FilePersistenceBuilder {
     path: PathBuf,
     mode: u32,
     only_looks: bool,
+    of_trusted_owner: bool,
     peers_lock: bool,
     lock_path: Option<PathBuf>,
     max_size: u64,
+    like: Option<Metadata>,
     observer: Option<StepObserver>,
 }
 
+/// How the files of a document are made.
+#[derive(Debug, Clone)]
+pub(super) struct Making {
+    /// Permission bits.
+    pub(super) mode: u32,
+    /// The file whose group they get, where a group shares them.
+    pub(super) like: Option<Metadata>,
+    pub(super) observer: Option<StepObserver>,
+}
+
+impl Making {
+    /// For their owner alone.
+    pub(super) const PRIVATE: Self = Self { mode: OWNER_ONLY, like: None, observer: None };
+
+    /// As the document that is there: shared with the group that shares it, else for their owner alone.
+    pub(super) fn as_of(target: &Path, found: Option<Metadata>) -> Self {
+        match found.filter(|found| access::is_shared_by_group(target, found)) {
+            Some(found) => Self { mode: access::GROUP, like: Some(found), observer: None },
+            None => Self::PRIVATE,
+        }
+    }
+}
+
 impl FilePersistenceBuilder {
+    /// Though it is only looked at, it must be of this user or root.
+    pub(super) fn of_trusted_owner(mut self) -> Self {
+        self.of_trusted_owner = true;
+        self
+    }
+
+    pub(super) fn made(mut self, making: Making) -> Self {
+        (self.mode, self.like, self.observer) = (making.mode, making.like, making.observer);
+        self
+    }
+
     /// Permission bits of the document and of our side files, 0600 by default. 0660 shares them with the
     /// directory's group: then files of other owners are accepted.
     pub fn mode(mut self, mode: u32) -> Self {
@@ -426,7 +468,7 @@ impl FilePersistenceBuilder {
         mut self,
         observer: Arc<dyn Fn(super::Step) -> io::Result<()> + Send + Sync>,
     ) -> Self {
-        self.observer = Some(observer);
+        self.observer = Some(StepObserver(observer));
         self
     }
 
@@ -451,7 +493,9 @@ impl FilePersistenceBuilder {
             lock_path,
             mode: self.mode,
             only_looks: self.only_looks,
+            of_trusted_owner: self.of_trusted_owner || !self.only_looks,
             max_size: self.max_size,
+            like: self.like,
             observer: self.observer,
             swept: Arc::default(),
         })
@@ -465,18 +509,26 @@ impl fmt::Debug for FilePersistenceBuilder {
 }
 
 fn checked_lock_path(path: &Path, location: &Path) -> Result<PathBuf, PersistenceError> {
-    const TAKEN: [(&str, &str); 5] = [
+    let path = absolute(path)?;
+    let is_default = names_same(&path, &access::with_suffix(location, super::lock::PEERS_SUFFIX));
+    match role_beside(&path, location).filter(|_| !is_default) {
+        Some(role) => Err(PersistenceError::LockPathTaken { path, document: location.to_owned(), role }),
+        None => Ok(path),
+    }
+}
+
+/// What `path` is to the document at `location`, if something of it lies there.
+pub(super) fn role_beside(path: &Path, location: &Path) -> Option<&'static str> {
+    const TAKEN: [(&str, &str); 6] = [
+        (super::lock::PEERS_SUFFIX, "the lock file of other programs"),
         ("", "the document itself"),
         (".lock", "the lock file of Strongroom's own processes"),
         (".flight", "the file that coordinates requests"),
         (".state", "the file of Strongroom's own records"),
         (".state.lock", "the lock file of Strongroom's own records"),
     ];
-    let path = absolute(path)?;
-    match TAKEN.iter().find(|(suffix, _)| names_same(&path, &access::with_suffix(location, suffix))) {
-        Some((_, role)) => Err(PersistenceError::LockPathTaken { path, document: location.to_owned(), role }),
-        None => Ok(path),
-    }
+    let is_one = |(suffix, _): &&(&str, &str)| names_same(path, &access::with_suffix(location, suffix));
+    TAKEN.iter().find(is_one).map(|(_, role)| *role)
 }
 
 /// The path from the root, so that a later change of the working directory does not move the document.
@@ -491,7 +543,7 @@ pub(super) fn absolute(path: &Path) -> Result<PathBuf, PersistenceError> {
 }
 
 /// Whether two paths name the same file, their directories spelled differently perhaps.
-fn names_same(one: &Path, other: &Path) -> bool {
+pub(super) fn names_same(one: &Path, other: &Path) -> bool {
     let directory = |path: &Path| {
         let directory = access::directory_of(path);
         directory.canonicalize().unwrap_or_else(|_| directory.to_owned())

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::file::Making;
 use super::lock::{DocumentLock, LockPaths, OUR_SUFFIX};
 use super::{FilePersistence, Persistence as _, access, builder, file};
 use crate::Error;
@@ -22,9 +23,11 @@ pub fn remove_lost(
     lock_timeout: Duration,
 ) -> Result<bool, Error> {
     let path = file::absolute(&path.into())?;
-    let lock = LockPaths::ours(Some(access::with_suffix(&path, OUR_SUFFIX)), access::OWNER_ONLY);
+    let (target, found) = access::resolve_links(&path)?;
+    let making = Making::as_of(&target, found);
+    let lock = LockPaths::ours(Some(access::with_suffix(&path, OUR_SUFFIX)), making.mode);
     let _lock = block_on(DocumentLock::acquire(&lock, lock_timeout))?;
-    let mut opened = builder(&path).keep_lost();
+    let mut opened = builder(&path).keep_lost().made(making.clone());
     if let Some(selector) = key_source {
         opened = opened.key_source(selector);
     }
@@ -33,7 +36,7 @@ pub fn remove_lost(
         Err(error) if error.code() == KEY_LOST => {}
         Err(error) => return Err(error),
     }
-    let document = FilePersistence::builder(&path).peers_lock(false).build()?;
+    let document = FilePersistence::builder(&path).made(making).peers_lock(false).build()?;
     block_on(document.remove())?;
     block_on(document.beside(&access::with_suffix(&path, ".state"))?.remove())?;
     Ok(true)

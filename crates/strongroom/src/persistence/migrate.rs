@@ -8,18 +8,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::access;
+use super::atomic::{self, StepObserver};
+use super::file::{self, Making};
+use super::left_over::KEPT;
 use super::lock::{DocumentLock, LockPaths};
 use super::quarantine;
 use super::select::{Configured, Found};
 use super::{
-    Choice, ChosenPersistence, Fence, FilePersistence, Kind, Persistence, PersistenceError, Protection,
-    Revision, Saved, SealedPersistence, builder, sealed_with,
+    Choice, ChosenPersistence, Fence, FilePersistence, Kind, Loaded, Persistence, PersistenceError,
+    Protection, Revision, Saved, SealedPersistence, builder, sealed_with,
 };
 use crate::env_vars::Environment;
 use crate::error::ErrorKind;
+use crate::schema::Document;
 use crate::seal::{KeyId, KeySelector, KeySource, SealError};
-use crate::time::{Clock as _, SystemClock};
-use crate::wait::block_on;
+use crate::time::{Clock as _, Deadline, SystemClock};
+use crate::wait::{block_on, sleep};
 use crate::{Error, SecretBytes};
 
 /// Changes how the document at `path` is kept. [`Migration::run`] does it.
@@ -43,6 +47,7 @@ pub fn migrate(path: impl Into<PathBuf>) -> Migration {
         keep: false,
         min_protection: Protection::None,
         lock_timeout: Duration::from_secs(10),
+        observer: None,
     }
 }
 
@@ -54,8 +59,9 @@ pub fn migrate(path: impl Into<PathBuf>) -> Migration {
 /// # Errors
 /// It is not sealed, it does not open, or it cannot be written.
 pub fn rewrite(path: impl Into<PathBuf>, key_source: Option<KeySelector>) -> Result<Option<KeyId>, Error> {
-    let path = path.into();
-    let mut builder = builder(&path).kind(Kind::Sealed).keep_lost();
+    let path = file::absolute(&path.into())?;
+    let place = Place::of(&path, None)?;
+    let mut builder = builder(&path).kind(Kind::Sealed).keep_lost().made(place.making.clone());
     if let Some(selector) = key_source {
         builder = builder.key_source(selector);
     }
@@ -71,11 +77,18 @@ pub fn rewrite(path: impl Into<PathBuf>, key_source: Option<KeySelector>) -> Res
     let unlocked = old.unlocked().ok_or_else(|| nothing_at(&path))?;
     let primary = unlocked.ring.primary();
     if primary == *found.key_id() {
-        return Ok(None);
+        // What a process that was killed, or the one that changed the document, left under the old key.
+        let state_key = sealed_with(state_of(&path))?.map(|sealed_with| *sealed_with.key_id());
+        if state_key.is_none_or(|key| key == primary) {
+            return Ok(None);
+        }
+        let _lock = lock(&old, Duration::from_secs(10), &place)?;
+        try_to_carry_state(&old, &path, &old, &path, &place.making)?;
+        return Ok(Some(primary));
     }
-    let lock = block_on(DocumentLock::acquire(&LockPaths::of(&old), Duration::from_secs(10)))?;
+    let lock = lock(&old, Duration::from_secs(10), &place)?;
     let form = Form::Sealed(Arc::clone(&unlocked.source));
-    InPlace { path: &path, old: &old, form, keep: false }.run(&lock)?;
+    InPlace { path: &path, place: &place, old: &old, form, keep: false }.run(&lock)?;
     // A passphrase gives each envelope a key of its own.
     Ok(sealed_with(&path)?.map(|sealed_with| *sealed_with.key_id()))
 }
@@ -93,6 +106,7 @@ pub struct Migration {
     keep: bool,
     min_protection: Protection,
     lock_timeout: Duration,
+    observer: Option<StepObserver>,
 }
 
 /// What a migration did.
@@ -164,54 +178,75 @@ impl Migration {
         self
     }
 
+    /// Tells `observer` each step of a write before it is done, and fails the step if it says so. For tests.
+    #[cfg(any(test, feature = "test-support"))]
+    pub fn observe_steps(
+        mut self,
+        observer: Arc<dyn Fn(super::Step) -> std::io::Result<()> + Send + Sync>,
+    ) -> Self {
+        self.observer = Some(StepObserver(observer));
+        self
+    }
+
     /// Does it.
     ///
     /// # Errors
-    /// `no_cache`: nothing is there. `location_in_use`: something is at the new location. `new_location_needed`: from
-    /// or to a keyring none was given. `feature_missing`: this build does not have the kind. Those of opening the old
+    /// `no_cache`: nothing is there. `location_in_use`: something is at the new location, or Strongroom itself uses it
+    /// for the old document or would use the old one for it. `not_a_token_cache`, `damaged` and others: what is there
+    /// is no cache. `new_location_needed`: from or to a keyring none was given. `feature_missing`: this build does not have the kind. Those of opening the old
     /// document and of choosing how the new one is kept. `Locked`, `Contended`, `Storage`. The old document is as
     /// it was.
     pub fn run(self) -> Result<Migrated, Error> {
-        let mut from = builder(&self.path).keep_lost();
+        let path = file::absolute(&self.path)?;
+        let place = Place::of(&path, self.observer.clone())?;
+        let mut from = builder(&path).keep_lost().made(place.making.clone());
         if let Some(selector) = self.from_key_source.clone() {
             from = from.key_source(selector);
         }
         let is_in_keyring = self.from.is_keyring();
         if !is_in_keyring && matches!(from.look()?, Found::Nothing) {
-            return Err(nothing_at(&self.path));
+            return Err(nothing_at(&path));
         }
         let old = if is_in_keyring { from.kind(self.from).build()? } else { from.open()? };
         match &self.new_location {
-            Some(new) if !is_same(&self.path, new) => self.move_to(new, &old),
+            Some(new) if !is_same(&path, new) => self.move_to(&path, &file::absolute(new)?, &old, &place),
             _ if is_in_keyring || self.to.is_keyring() => {
                 let message =
-                    format!("{} is the signal file of a keyring, and cannot be a cache", self.path.display());
+                    format!("{} is the signal file of a keyring, and cannot be a cache", path.display());
                 Err(Error::new(ErrorKind::Configuration, "new_location_needed", message)
                     .with_remedy("give a new location for the cache"))
             }
-            _ => self.in_place(&old),
+            _ => self.in_place(&path, &old, &place),
         }
     }
 
-    fn in_place(&self, old: &ChosenPersistence) -> Result<Migrated, Error> {
+    fn in_place(&self, path: &Path, old: &ChosenPersistence, place: &Place) -> Result<Migrated, Error> {
         let configured = Configured::new(Environment::read());
         let form = match (self.to, &self.key_source) {
             (Kind::File, _) => Form::Plain,
             (Kind::Dpapi, _) => Form::protected()?,
             (Kind::Auto, None) if cfg!(windows) => Form::protected()?,
             (_, Some(selector)) => Form::Sealed(configured.source(selector)?),
-            (_, None) => Form::Sealed(block_on(configured.source_for_new(&self.path.display()))?.0),
+            (_, None) => Form::Sealed(block_on(configured.source_for_new(&path.display()))?.0),
         };
         let (kind, key_source, protection) = form.described();
         self.check(protection)?;
-        let lock = block_on(DocumentLock::acquire(&LockPaths::of(old), self.lock_timeout))?;
-        let kept = InPlace { path: &self.path, old, form, keep: self.keep }.run(&lock)?;
+        let lock = lock(old, self.lock_timeout, place)?;
+        let kept = InPlace { path, place, old, form, keep: self.keep }.run(&lock)?;
         let from = old.choice().clone();
-        Ok(Migrated { from, location: self.path.clone(), kind, key_source, protection, kept })
+        Ok(Migrated { from, location: path.to_owned(), kind, key_source, protection, kept })
     }
 
-    fn move_to(&self, path: &Path, old: &ChosenPersistence) -> Result<Migrated, Error> {
+    fn move_to(
+        &self,
+        from: &Path,
+        path: &Path,
+        old: &ChosenPersistence,
+        place: &Place,
+    ) -> Result<Migrated, Error> {
+        refuse_entangled(from, path)?;
         let mut to = builder(path).kind(self.to).min_protection(self.min_protection);
+        to = to.keep_lost().made(place.making.clone());
         if let Some(selector) = self.key_source.clone() {
             to = to.key_source(selector);
         }
@@ -220,39 +255,45 @@ impl Migration {
             return Err(Error::new(ErrorKind::Configuration, "location_in_use", message)
                 .with_remedy("choose a new location where nothing is yet"));
         }
-        let new = to.build()?;
+        let new = to.clone().build()?;
         // In the order of their paths, so that two that move the other way round do not wait for each other.
-        let (mut first, mut second) = (LockPaths::of(old), LockPaths::of(&new));
-        if path < self.path.as_path() {
+        let (mut first, mut second): (&dyn Persistence, &dyn Persistence) = (old, &new);
+        if path < from {
             std::mem::swap(&mut first, &mut second);
         }
-        let first = block_on(DocumentLock::acquire(&first, self.lock_timeout))?;
-        let second = block_on(DocumentLock::acquire(&second, self.lock_timeout))?;
+        let first = lock(first, self.lock_timeout, place)?;
+        let second = lock(second, self.lock_timeout, place)?;
         let still_held = || first.still_held() && second.still_held();
 
-        let document = block_on(old.load())?;
-        if self.from.is_keyring() && document.bytes.is_empty() {
-            return Err(nothing_at(&self.path));
+        let (document, revision) = load_cache(old)?;
+        if self.from.is_keyring() && document.bytes().is_empty() {
+            return Err(nothing_at(from));
         }
         let there = block_on(new.load())?;
         if !there.bytes.is_empty() {
             return Err(contended(path));
         }
-        save(&new, &document.bytes, &there.revision, &still_held, path)?;
-        let written = block_on(new.load())?;
-        if written.bytes != document.bytes {
-            return Err(not_as_written(path));
+        save(&new, document.bytes(), &there.revision, &still_held, path)?;
+        // Opened anew, by keys that come from their source anew: as whoever comes next has to.
+        let written = to.build().and_then(|opened| Ok(block_on(opened.load())?.bytes == *document.bytes()));
+        if !matches!(written, Ok(true)) {
+            // Nobody else knows of it yet.
+            let _ = block_on(new.remove());
+            return Err(written.err().unwrap_or_else(|| not_as_written(path)));
         }
-        carry_state(old, &self.path, Some(&new), path);
+        carry_state(old, from, &new, path, &place.making);
         if !self.keep {
             // A keyring's signal file that is young proves nothing: then its item is compared.
-            let is_same =
-                old.is_current(&document.revision)? || block_on(old.load())?.revision == document.revision;
-            if !still_held() || !is_same {
-                return Err(contended(&self.path));
+            let is_same = old.is_current(&revision)? || block_on(old.load())?.revision == revision;
+            if !still_held() || !is_same || is_same_file(from, path) {
+                return Err(contended(from));
             }
             block_on(old.remove())?;
-            if let Ok(state) = old.beside(&state_of(&self.path)) {
+            let state = state_of(from);
+            if !is_same_file(&state, path)
+                && !is_same_file(&state, &state_of(path))
+                && let Ok(state) = old.beside(&state)
+            {
                 let _ = block_on(state.remove());
             }
         }
@@ -263,7 +304,7 @@ impl Migration {
             kind: choice.kind,
             key_source: choice.key_source.clone(),
             protection: choice.protection,
-            kept: self.keep.then(|| self.path.clone()),
+            kept: self.keep.then(|| from.to_owned()),
         })
     }
 
@@ -306,8 +347,8 @@ impl Form {
         }
     }
 
-    fn at(&self, path: &Path) -> Result<Box<dyn Persistence>, Error> {
-        let file = file_at(path)?;
+    fn at(&self, path: &Path, making: &Making) -> Result<Box<dyn Persistence>, Error> {
+        let file = file_at(path, making)?;
         Ok(match self {
             Self::Plain => Box::new(file),
             Self::Sealed(source) => Box::new(SealedPersistence::new(file, Arc::clone(source))),
@@ -317,9 +358,26 @@ impl Form {
     }
 }
 
+/// Where a document lies, and how its files are made.
+struct Place {
+    /// The file itself, links followed: what is made of it lies beside that.
+    target: PathBuf,
+    making: Making,
+}
+
+impl Place {
+    fn of(location: &Path, observer: Option<StepObserver>) -> Result<Self, Error> {
+        let (target, found) = access::resolve_links(location)?;
+        let making = Making { observer, ..Making::as_of(&target, found) };
+        Ok(Self { target, making })
+    }
+}
+
 /// Replaces a document by itself in another form.
 struct InPlace<'a> {
+    /// Where its records lie beside.
     path: &'a Path,
+    place: &'a Place,
     old: &'a ChosenPersistence,
     form: Form,
     keep: bool,
@@ -329,59 +387,135 @@ impl InPlace<'_> {
     /// Says where the old document is kept.
     fn run(self, lock: &DocumentLock) -> Result<Option<PathBuf>, Error> {
         let still_held = || lock.still_held();
-        let document = block_on(self.old.load())?;
+        let (document, revision) = load_cache(self.old)?;
+        let (target, making) = (self.place.target.as_path(), &self.place.making);
         // As the file is, to be kept, and to be sure that it is still this one at the end.
-        let file = file_at(self.path)?;
+        let file = file_at(target, making)?;
         let raw = block_on(file.load())?;
 
-        let rehearsal = access::with_suffix(self.path, &format!(".{}.tmp", uuid::Uuid::new_v4().simple()));
+        let rehearsal = atomic::temporary_path(target);
         let written = (|| {
-            let new = self.form.at(&rehearsal)?;
-            save(&new, &document.bytes, &Revision::absent(), &still_held, &rehearsal)?;
+            let new = self.form.at(&rehearsal, making)?;
+            save(&new, document.bytes(), &Revision::absent(), &still_held, &rehearsal)?;
             // Opened anew, by keys that come from their source anew.
-            if block_on(self.form.at(&rehearsal)?.load())?.bytes != document.bytes {
+            if block_on(self.form.at(&rehearsal, making)?.load())?.bytes != *document.bytes() {
                 return Err(not_as_written(&rehearsal));
             }
-            Ok(block_on(file_at(&rehearsal)?.load())?.bytes)
+            Ok(block_on(file_at(&rehearsal, making)?.load())?.bytes)
         })();
         let _ = std::fs::remove_file(&rehearsal);
         let written = written?;
 
         let kept = if self.keep { Some(self.keep_old(&raw.bytes)?) } else { None };
-        if !file.is_current(&raw.revision)? || !self.old.is_current(&document.revision)? {
+        if !file.is_current(&raw.revision)? || !self.old.is_current(&revision)? {
             return Err(contended(self.path));
         }
         save(&file, &written, &raw.revision, &still_held, self.path)?;
-        let new = self.form.at(self.path)?;
-        carry_state(self.old, self.path, Some(&new), self.path);
+        let new = self.form.at(self.path, making)?;
+        carry_state(self.old, self.path, &new, self.path, making);
         Ok(kept)
     }
 
     fn keep_old(&self, content: &SecretBytes) -> Result<PathBuf, Error> {
-        let suffix = format!(".old-{}", quarantine::utc(SystemClock.now()));
-        let path = access::with_suffix(self.path, &suffix);
-        let file = file_at(&path)?;
+        let suffix = format!("{KEPT}{}", quarantine::utc(SystemClock.now()));
+        let path = access::with_suffix(&self.place.target, &suffix);
+        let file = file_at(&path, &self.place.making)?;
         save(&file, content, &Revision::absent(), &|| true, &path)?;
         Ok(path)
     }
 }
 
 /// Takes along what is remembered beside a document. It is no loss if that fails.
-fn carry_state(old: &dyn Persistence, from: &Path, new: Option<&dyn Persistence>, to: &Path) {
-    let carry = || -> Result<(), Error> {
-        let state = block_on(old.beside(&state_of(from))?.load())?.bytes;
-        let Some(new) = new.filter(|_| !state.is_empty()) else { return Ok(()) };
-        let file = new.beside(&state_of(to))?;
-        // What is there in the old form is replaced as a whole.
-        let revision = match block_on(file.load()) {
-            Ok(there) => there.revision,
-            Err(_) => block_on(file_at(&state_of(to))?.load())?.revision,
-        };
-        save(&file, &state, &revision, &|| true, to)
-    };
-    if let Err(error) = carry() {
+fn carry_state(old: &dyn Persistence, from: &Path, new: &dyn Persistence, to: &Path, making: &Making) {
+    if let Err(error) = try_to_carry_state(old, from, new, to, making) {
         tracing::warn!(%error, "what was remembered beside the cache was not taken along; it is learned again");
     }
+}
+
+fn try_to_carry_state(
+    old: &dyn Persistence,
+    from: &Path,
+    new: &dyn Persistence,
+    to: &Path,
+    making: &Making,
+) -> Result<(), Error> {
+    let state = block_on(old.beside(&state_of(from))?.load())?.bytes;
+    if state.is_empty() {
+        return Ok(());
+    }
+    let file = new.beside(&state_of(to))?;
+    // What is there in the old form is replaced as a whole.
+    let revision = match block_on(file.load()) {
+        Ok(there) => there.revision,
+        Err(_) => block_on(file_at(&state_of(to), making)?.load())?.revision,
+    };
+    save(&file, &state, &revision, &|| true, to)
+}
+
+/// The document, if it is one: what is no cache is not taken for one and moved. One that a peer is writing at this
+/// moment is read again, for as long as a change would wait for it.
+fn load_cache(persistence: &dyn Persistence) -> Result<(Document, Revision), Error> {
+    const PAUSE: Duration = Duration::from_millis(50);
+
+    let patience = Deadline::after(Duration::from_secs(1));
+    loop {
+        let Loaded { bytes, revision } = block_on(persistence.load())?;
+        match Document::parse(bytes) {
+            Ok(document) => {
+                document.require_sections()?;
+                return Ok((document, revision));
+            }
+            Err(error) if error.may_be_torn() && !patience.has_passed() => block_on(sleep(PAUSE)),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Takes the lock of a document. Where a group shares that, it shares the lock files too.
+fn lock(persistence: &dyn Persistence, timeout: Duration, place: &Place) -> Result<DocumentLock, Error> {
+    let paths = LockPaths::of(persistence);
+    let lock = block_on(DocumentLock::acquire(&paths, timeout))?;
+    if let Some(like) = &place.making.like {
+        for path in paths.files() {
+            // Fails for one of another member, who has shared it already.
+            let opened = access::cautious_options().read(true).open(path);
+            let _ = opened.and_then(|file| access::adopt_group(&file, like));
+        }
+    }
+    Ok(lock)
+}
+
+/// Refuses a new location that Strongroom itself uses for what is at the old one, or the other way round: removing
+/// the old document would remove the new one with it.
+fn refuse_entangled(from: &Path, to: &Path) -> Result<(), Error> {
+    let (old, _) = access::resolve_links(from)?;
+    let (new, _) = access::resolve_links(to)?;
+    let pairs = [(from, to), (from, &*new), (&*old, to), (&*old, &*new)];
+    let role = pairs.into_iter().find_map(|(from, to)| {
+        let of_old = file::role_beside(to, from).map(|role| (to, role, from));
+        of_old.or_else(|| file::role_beside(from, to).map(|role| (from, role, to)))
+    });
+    let left_over = |(from, to): &(&Path, &Path)| {
+        let is_of = |target: &Path, path: &Path| {
+            path.file_name().is_some_and(|name| {
+                let aside = access::with_suffix(target, quarantine::MARK);
+                let aside = aside.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                atomic::is_temporary_name(target, name) || name.to_string_lossy().starts_with(&aside)
+            })
+        };
+        access::directory_of(from) == access::directory_of(to) && (is_of(from, to) || is_of(to, from))
+    };
+    let message = match role {
+        Some((path, role, document)) => {
+            format!("{} is {role}, of the cache at {}", path.display(), document.display())
+        }
+        None if pairs.iter().any(left_over) => {
+            format!("{} has a name that Strongroom gives to files and removes", to.display())
+        }
+        None => return Ok(()),
+    };
+    Err(Error::new(ErrorKind::Configuration, "location_in_use", message)
+        .with_remedy("choose a new location with another name"))
 }
 
 fn save(
@@ -397,8 +531,8 @@ fn save(
     }
 }
 
-fn file_at(path: &Path) -> Result<FilePersistence, Error> {
-    FilePersistence::builder(path).peers_lock(false).build()
+fn file_at(path: &Path, making: &Making) -> Result<FilePersistence, Error> {
+    FilePersistence::builder(path).made(making.clone()).peers_lock(false).build()
 }
 
 fn state_of(path: &Path) -> PathBuf {
@@ -410,6 +544,12 @@ fn is_same(one: &Path, other: &Path) -> bool {
         (Ok(one), Ok(other)) => one == other,
         _ => false,
     }
+}
+
+/// Whether two paths lead to one file, by whatever names.
+fn is_same_file(one: &Path, other: &Path) -> bool {
+    let id = |path: &Path| access::FileId::at(&path.canonicalize().ok()?).ok();
+    id(one).is_some_and(|one| id(other) == Some(one))
 }
 
 fn contended(path: &Path) -> Error {

@@ -1,7 +1,8 @@
 //! Where one whole cache document lives: bytes in, bytes out, and whether they have changed since.
 //!
 //! This layer owns files, permissions, atomic replacement, the lock across processes and the freshness probe.
-//! It must not know what the bytes mean: parsing is `schema`'s, and what to do about a conflict is `store`'s.
+//! It must not know what the bytes mean: parsing is `schema`'s, and what to do about a conflict is `store`'s. Only a
+//! migration asks `schema` whether it has a cache before it, because what is none must not be moved.
 
 #[macro_use]
 mod forward;
@@ -18,6 +19,7 @@ pub(crate) mod flight;
 mod key_files;
 #[cfg(target_os = "macos")]
 mod keychain;
+mod left_over;
 pub(crate) mod lock;
 mod lost;
 mod memory;
@@ -45,6 +47,7 @@ pub use self::error::{Holder, PersistenceError};
 pub use self::file::{FilePersistence, FilePersistenceBuilder};
 #[cfg(target_os = "macos")]
 pub use self::keychain::{KeychainPersistence, KeychainPersistenceBuilder};
+pub use self::left_over::{left_over, sweep_left_over};
 pub use self::lock::CrossPlatLock;
 pub use self::lost::remove_lost;
 pub use self::memory::MemoryPersistence;

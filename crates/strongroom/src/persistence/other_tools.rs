@@ -265,9 +265,13 @@ fn in_folder(base: Option<&Path>, name: &str) -> Result<PathBuf, Error> {
 }
 
 fn read(path: &Path) -> Result<SecretBytes, Error> {
-    // Only looked at: the permissions of others' files are left as they are.
-    let file = FilePersistence::builder(path).peers_lock(false).only_looks(true).build()?;
-    Ok(block_on(file.load())?.bytes)
+    Ok(block_on(file_of(path)?.load())?.bytes)
+}
+
+/// Only looked at: the permissions of others' files are left as they are. But what is in it becomes ours, so it must be
+/// this user's or root's.
+fn file_of(path: &Path) -> Result<FilePersistence, Error> {
+    FilePersistence::builder(path).peers_lock(false).only_looks(true).of_trusted_owner().build()
 }
 
 #[cfg(all(feature = "keyutils", target_os = "linux"))]
@@ -283,7 +287,7 @@ fn open_azidentity_go(_: &SecretBytes, _: &Path, _: &str) -> Result<SecretBytes,
 
 #[cfg(windows)]
 fn load_protected(path: &Path, _location: &str) -> Result<SecretBytes, Error> {
-    let file = FilePersistence::builder(path).peers_lock(false).only_looks(true).build()?;
+    let file = file_of(path)?;
     Ok(block_on(super::FilePersistenceWithDataProtection::over(file).load())?.bytes)
 }
 

@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 #[cfg(windows)]
 use super::FilePersistenceWithDataProtection;
-use super::access::{self, OWNER_ONLY};
+use super::access;
+use super::file::Making;
 use super::key_files::KeyFilesOnDisk;
 use super::sealed::{ENOUGH_TO_TELL, Keys, Sources, Unlocked, is_blank};
 #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
@@ -89,7 +90,7 @@ pub fn builder(path: impl Into<PathBuf>) -> PersistenceBuilder {
         key_source: None,
         fallback_to_plaintext: false,
         min_protection: Protection::None,
-        mode: OWNER_ONLY,
+        making: Making::PRIVATE,
         only_looks: false,
         keeps_lost: false,
         #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
@@ -233,7 +234,7 @@ pub struct PersistenceBuilder {
     key_source: Option<KeySelector>,
     fallback_to_plaintext: bool,
     min_protection: Protection,
-    mode: u32,
+    making: Making,
     only_looks: bool,
     keeps_lost: bool,
     #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
@@ -312,7 +313,7 @@ impl PersistenceBuilder {
 
     /// Permission bits of the document and of our side files, 0600 by default; 0660 shares them with a group.
     pub fn mode(mut self, mode: u32) -> Self {
-        self.mode = mode;
+        self.making.mode = mode;
         self
     }
 
@@ -365,6 +366,12 @@ impl PersistenceBuilder {
     /// empty, and the next write moves it aside.
     pub fn keep_lost(mut self) -> Self {
         self.keeps_lost = true;
+        self
+    }
+
+    /// How its files are made.
+    pub(super) fn made(mut self, making: Making) -> Self {
+        self.making = making;
         self
     }
 
@@ -618,7 +625,7 @@ impl PersistenceBuilder {
     }
 
     fn file(&self) -> FilePersistenceBuilder {
-        FilePersistence::builder(&self.path).mode(self.mode).only_looks(self.only_looks)
+        FilePersistence::builder(&self.path).made(self.making.clone()).only_looks(self.only_looks)
     }
 
     fn check(&self, has: Protection) -> Result<(), Error> {

@@ -44,6 +44,9 @@ pub enum DocumentError {
     /// It is larger than this library reads.
     #[error("the document is larger than 4 GiB")]
     TooLarge,
+    /// It is a JSON object with none of the sections of a cache: the file of another program.
+    #[error("the content is JSON, but no token cache: it has none of the sections of one")]
+    NoSections,
     /// A section that has to be written to is not a JSON object.
     #[error("the section {0} is not a JSON object")]
     Section(CredentialType),
@@ -65,7 +68,7 @@ impl Diagnose for DocumentError {
     fn code(&self) -> &str {
         match self {
             Self::ByteOrderMark => "byte_order_mark",
-            Self::OtherKind => "not_a_token_cache",
+            Self::OtherKind | Self::NoSections => "not_a_token_cache",
             Self::Malformed { .. } => "damaged",
             Self::TooDeep => "too_deep",
             Self::TooManyEntries | Self::TooLarge => "too_large",
@@ -80,6 +83,7 @@ impl Diagnose for DocumentError {
                 Self::OtherKind => {
                     "open it with the kind of persistence that wrote it (--persistence sealed if it is sealed), or choose another location; the file was not touched"
                 }
+                Self::NoSections => "check the path; the file was not touched",
                 Self::Malformed { .. } => {
                     "the next write moves it aside and begins a new cache; restore a backup if you need what it held"
                 }
@@ -156,6 +160,20 @@ impl Document {
         self.0.is_empty()
     }
 
+    /// That it is a cache, or empty: a JSON object with members of which none is a section of a cache is the file of
+    /// another program.
+    ///
+    /// # Errors
+    /// [`DocumentError::NoSections`].
+    pub fn require_sections(&self) -> Result<(), DocumentError> {
+        match self.0.members.is_empty()
+            || self.0.members.iter().any(|member| member.kind.is_some() && member.is_object)
+        {
+            true => Ok(()),
+            false => Err(DocumentError::NoSections),
+        }
+    }
+
     /// The credential with this identity. Of several entries with the same one the newest.
     #[must_use]
     pub fn get(&self, key: &CredentialKey) -> Option<(Credential, RecordRevision)> {
@@ -193,7 +211,7 @@ impl Document {
     /// Applies `change` to this state of the document.
     ///
     /// # Errors
-    /// A section that the change writes to is not an object.
+    /// A section that the change writes to is not an object. All is to be removed from what is no cache.
     pub fn apply(&self, change: &Change) -> Result<Applied, DocumentError> {
         if let Some(rest) = change.after_removing_all().filter(|_| !self.0.members.is_empty()) {
             return self.begin_anew(&rest);
@@ -217,6 +235,7 @@ impl Document {
 
     /// Nothing of this document stays.
     fn begin_anew(&self, change: &Change) -> Result<Applied, DocumentError> {
+        self.require_sections()?;
         let bytes = match Self::empty().apply(change)? {
             Applied::Changed { bytes, .. } => bytes,
             Applied::Unchanged => SecretBytes::from(b"{}".to_vec()),

@@ -1,5 +1,5 @@
 //! What a hit costs in memory: nothing. A binary of its own, because it counts every allocation of the process.
-#![allow(clippy::unwrap_used, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, unreachable_pub)]
 #![cfg(unix)]
 
 use std::future::{Future as _, IntoFuture as _};
@@ -52,8 +52,29 @@ fn allocations() -> u64 {
     dhat::HeapStats::get().total_blocks
 }
 
+/// Only one test at a time can count.
+static COUNTING: std::sync::Mutex<()> = std::sync::Mutex::new(());
+
+#[cfg(all(feature = "keyutils", target_os = "linux"))]
+#[test]
+fn a_file_of_dots_is_refused_for_little_more_than_its_size() {
+    use strongroom::persistence::{OtherTool, other_caches};
+    const SIZE: usize = 4 << 20;
+
+    let _counting = COUNTING.lock();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("msal.cache");
+    std::fs::write(&path, vec![b'.'; SIZE]).unwrap();
+    let _profiler = dhat::Profiler::builder().testing().build();
+    let cache = other_caches(OtherTool::AzidentityGo, Some(&path)).unwrap().remove(0);
+    assert_eq!(cache.load().unwrap_err().code(), "tool_cache_not_opened");
+    let most = dhat::HeapStats::get().max_bytes;
+    assert!(most < 3 * SIZE, "{most} bytes");
+}
+
 #[test]
 fn a_hit_of_a_prepared_request_allocates_nothing() {
+    let _counting = COUNTING.lock();
     let _profiler = dhat::Profiler::builder().testing().build();
     let folder = tempfile::tempdir().unwrap();
     let file = FilePersistence::new(folder.path().join("cache.bin")).unwrap();

@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("oauth", &["schema", "platform", "error", "secret", "time", "wait"]),
     ("cache", &["store", "persistence", "schema", "platform", "error", "secret", "time", "wait"]),
     ("store", &["persistence", "schema", "platform", "error", "secret", "time", "wait"]),
-    ("persistence", &["seal", "platform", "env_vars", "error", "secret", "time", "wait"]),
+    ("persistence", &["schema", "seal", "platform", "env_vars", "error", "secret", "time", "wait"]),
     ("seal", &["platform", "error", "secret", "time", "wait"]),
     ("schema", &["error", "secret", "time"]),
     ("wait", &["platform", "time"]),

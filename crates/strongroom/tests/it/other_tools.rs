@@ -19,6 +19,27 @@ fn secrets_of(tool: OtherTool, at: Option<&Path>) -> Result<Vec<String>, strongr
     Ok(secrets)
 }
 
+#[cfg(unix)]
+#[test]
+fn what_another_user_has_put_there_is_not_read() {
+    const SOMEBODY: u32 = 12_345;
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("msal_token_cache.json");
+    std::fs::write(&path, r#"{"AccessToken": {}, "Account": {}}"#).unwrap();
+    crate::support::set_mode(&path, 0o644);
+    assert_eq!(secrets_of(OtherTool::AzureCli, Some(&path)).unwrap(), [""; 0]);
+    assert_eq!(crate::support::mode_of(&path), 0o644, "not ours to tighten");
+    if !rustix::process::geteuid().is_root() {
+        return crate::support::skip(
+            "other_tools::what_another_user_has_put_there_is_not_read",
+            "needs root",
+        );
+    }
+    std::os::unix::fs::chown(&path, Some(SOMEBODY), None).unwrap();
+    assert_eq!(secrets_of(OtherTool::AzureCli, Some(&path)).unwrap_err().code(), "wrong_owner");
+}
+
 #[cfg(all(feature = "keyutils", target_os = "linux"))]
 #[test]
 fn what_azidentity_for_go_sealed_opens_with_the_key_of_its_name() {

@@ -9,7 +9,7 @@ use super::{Doctor, Finding, Place};
 use crate::UnixSeconds;
 use crate::persistence::access::{self, OWNER_ONLY};
 use crate::persistence::key_files::widest_mode;
-use crate::persistence::{atomic, flight, lock, quarantine};
+use crate::persistence::{atomic, flight, left_over, lock, quarantine};
 
 impl Doctor {
     pub(super) fn permissions(&mut self, place: &Place, is_sealed: bool) {
@@ -135,7 +135,7 @@ impl Doctor {
             let remedy = "look what damaged them, and delete them: there may be tokens in them";
             self.push(Finding::warn("leftovers", message, remedy));
         }
-        let kept = of(".old-");
+        let kept = of(left_over::KEPT);
         if !kept.is_empty() {
             let message = format!("migrations kept what was there before: {kept}");
             self.push(Finding::warn(

@@ -49,6 +49,11 @@ impl LockPaths {
         }
     }
 
+    /// The lock files.
+    pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
+        self.ours.iter().chain(&self.peers).map(PathBuf::as_path)
+    }
+
     /// Our lock file alone, for what only this library writes.
     pub(crate) fn ours(path: Option<PathBuf>, mode: u32) -> Self {
         Self { ours: path, peers: None, mode }
