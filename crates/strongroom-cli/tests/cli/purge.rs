@@ -345,13 +345,13 @@ fn that_an_application_was_removed_is_noted_though_nothing_of_it_was_found() {
     let noted = || serde_json::from_slice::<Value>(&std::fs::read(&state).unwrap()).unwrap();
     assert_eq!(noted()["tombstones"][0]["client_id"], "three");
     place.write("{}");
-    place.purged(&["--all"]);
+    place.purged(&["--all", "--yes"]);
     assert_eq!(noted()["tombstones"][1]["client_id"], "*");
 }
 
 #[test]
 fn who_cannot_be_heard_by_other_processes_says_so_and_removes_all_the_same() {
-    for (what, left) in [(&["--client", "one"][..], 2), (&["--all"], 0)] {
+    for (what, left) in [(&["--client", "one"][..], 2), (&["--all", "--yes"], 0)] {
         let place = Place::with_cache();
         // Nothing can be written there.
         std::fs::create_dir(place.folder.path().join("token_cache.bin.state")).unwrap();

@@ -4,6 +4,7 @@
 
 use std::collections::HashSet;
 use std::fmt;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use super::credential::{AccessToken, Credential, CredentialType, RefreshToken};
@@ -13,7 +14,6 @@ use super::environment::Environments;
 use super::key::{CredentialKey, Partition, RecordRevision};
 use super::raw::{EntryPut, Instead};
 use crate::UnixSeconds;
-use crate::wait::BoxFuture;
 
 /// What to do to a cache, as one step: all of it happens or nothing.
 #[derive(Debug, Clone)]
@@ -298,8 +298,8 @@ impl Change {
     }
 }
 
-/// Says which tokens are to be given back.
-pub(crate) type Ask = Arc<dyn Fn() -> BoxFuture<'static, Vec<AccessToken>> + Send + Sync>;
+/// Says which tokens are to be given back. What it looks at for that is no business of this layer.
+pub(crate) type Ask = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Vec<AccessToken>> + Send>> + Send + Sync>;
 
 #[derive(Clone)]
 struct StillMissed(Ask);
