@@ -211,7 +211,8 @@ pub(crate) struct Doctor {
 /// library has stored them, and what a program in another language writes back within 90 days is removed again.
 ///
 /// A cache that is damaged, is something else or cannot be opened is left as it is. Only --all removes one whose key is
-/// lost for good, and none removes anything from a JSON file that is no cache.
+/// lost for good, which can be told of the key of a host and of one in the kernel's keyring (keyutils), and of no other.
+/// None removes anything from a JSON file that is no cache.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("what").required(true).args(["expired", "client", "account", "all"]),

@@ -235,6 +235,14 @@ fn a_sealed_cache_stays_sealed_and_has_nothing_in_it() {
 }
 
 #[test]
+fn the_help_tells_of_which_keys_it_can_be_said_that_they_are_lost() {
+    let help = stdout(&run(command("purge").arg("--help"))).split_whitespace().collect::<Vec<_>>().join(" ");
+    let said = "lost for good, which can be told of the key of a host and of one in the kernel's keyring (keyutils), and \
+                of no other";
+    assert!(help.contains(said), "{help}");
+}
+
+#[test]
 fn what_cannot_be_read_is_refused_and_left_alone() {
     let place = Place::new();
     for (content, expected) in [
@@ -345,13 +353,13 @@ fn that_an_application_was_removed_is_noted_though_nothing_of_it_was_found() {
     let noted = || serde_json::from_slice::<Value>(&std::fs::read(&state).unwrap()).unwrap();
     assert_eq!(noted()["tombstones"][0]["client_id"], "three");
     place.write("{}");
-    place.purged(&["--all"]);
+    place.purged(&["--all", "--yes"]);
     assert_eq!(noted()["tombstones"][1]["client_id"], "*");
 }
 
 #[test]
 fn who_cannot_be_heard_by_other_processes_says_so_and_removes_all_the_same() {
-    for (what, left) in [(&["--client", "one"][..], 2), (&["--all"], 0)] {
+    for (what, left) in [(&["--client", "one"][..], 2), (&["--all", "--yes"], 0)] {
         let place = Place::with_cache();
         // Nothing can be written there.
         std::fs::create_dir(place.folder.path().join("token_cache.bin.state")).unwrap();
