@@ -444,15 +444,23 @@ impl<'a> Needed<'a> {
 
 impl fmt::Display for Needed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (path, id) = (self.path.display(), self.sealed_with.key_id());
-        let from = self.kind().unwrap_or_else(|| "an unknown source".into());
-        write!(f, "{path} is sealed with the key {id} from {from}")?;
-        if let Some(file) = self.sealed_with.key_file() {
-            write!(f, ", {}", file.display())?;
+        match &self.found {
+            // It says all of that itself.
+            Err(error) if error.code() == "unknown_key" => write!(f, "{error}")?,
+            found => {
+                let (path, id) = (self.path.display(), self.sealed_with.key_id());
+                let from = self.kind().unwrap_or_else(|| "an unknown source".into());
+                write!(f, "{path} is sealed with the key {id} from {from}")?;
+                if let Some(file) = self.sealed_with.key_file() {
+                    write!(f, ", {}", file.display())?;
+                }
+                if let Err(error) = found {
+                    write!(f, ", which is not to be had: {error}")?;
+                }
+            }
         }
-        let Err(error) = &self.found else { return Ok(()) };
-        write!(f, "\nthat key is not at hand: {error}")?;
-        error.remedy().map_or(Ok(()), |remedy| write!(f, "\n{remedy}"))
+        let remedy = self.found.as_ref().err().and_then(Error::remedy);
+        remedy.map_or(Ok(()), |remedy| write!(f, "\n{remedy}"))
     }
 }
 

@@ -334,7 +334,7 @@ fn a_list_tells_which_key_a_cache_needs_also_if_it_is_not_at_hand() {
 
         let output = run(&mut list(name));
         assert_eq!(done(&output), "");
-        for said in [&id, &format!("from {kind}"), "that key is not at hand", problem, remedy] {
+        for said in [&id, &format!("from {kind}"), "which is not to be had: ", problem, remedy] {
             assert!(stderr(&output).contains(said), "{said}: {}", stderr(&output));
         }
         assert!(!stderr(&output).contains("key new"), "{}", stderr(&output));
