@@ -211,7 +211,8 @@ pub(crate) struct Doctor {
 /// library has stored them, and what a program in another language writes back within 90 days is removed again.
 ///
 /// A cache that is damaged, is something else or cannot be opened is left as it is. Only --all removes one whose key is
-/// lost for good, and none removes anything from a JSON file that is no cache.
+/// lost for good, which can be told of the key of a host and of one in the kernel's keyring (keyutils), and of no other.
+/// None removes anything from a JSON file that is no cache.
 #[derive(Debug, Args)]
 #[command(
     group = ArgGroup::new("what").required(true).args(["expired", "client", "account", "all"]),
@@ -320,12 +321,16 @@ pub(crate) struct KeyList {
     #[command(flatten)]
     pub(crate) source: WhichKeys,
 
-    /// Also tells which key sealed this cache; and looks, by default, at the source that it came from
+    /// Also tells which key this cache needs, and whether it is at hand; and looks, by default, at the source that it
+    /// came from
     #[arg(long, value_name = "PATH")]
     pub(crate) cache: Option<PathBuf>,
 }
 
 /// Adds a new primary key, which seals from now on; the older ones still open
+///
+/// With --rewrite it is, by default, the source that sealed those caches. All of them are looked at first: nothing is
+/// rotated if one cannot be opened, or if they have different sources.
 ///
 /// Keys that are handed in from outside (env, systemd, passphrase-file) rotate where they come from, in two phases.
 /// How, is told; with --rewrite what is left to do here is done.
@@ -334,17 +339,24 @@ pub(crate) struct KeyList {
 Examples:
   The key of this host:
     strongroom key rotate
-  And at once all that it sealed:
+  The key of these caches, which are at once sealed anew:
     strongroom key rotate --rewrite token_cache.bin /var/lib/app/token_cache.bin
+  What could not be sealed anew then, without one more key:
+    strongroom key rotate --no-new-key --rewrite token_cache.bin
   The last step of a rotation in two phases:
     strongroom key rotate --key-source env --rewrite token_cache.bin")]
 pub(crate) struct KeyRotate {
     #[command(flatten)]
     pub(crate) source: WhichKeys,
 
-    /// Caches to seal anew with the primary key of their source. All are tried, and those that fail are listed
+    /// Caches to seal anew with the primary key of their source
     #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) rewrite: Vec<PathBuf>,
+
+    /// Makes no key: only seals anew what is not sealed with the primary one yet. All are tried, and those that fail are
+    /// listed
+    #[arg(long, requires = "rewrite")]
+    pub(crate) no_new_key: bool,
 }
 
 /// Writes the keys as text: a backup, or for another host. Who has it opens all that they sealed
@@ -390,7 +402,8 @@ pub(crate) struct KeyImport {
 pub(crate) struct WhichKeys {
     /// Where the keys are: host, file:PATH, env, systemd, secret-service, keyutils or passphrase-file:PATH
     ///
-    /// By default where those of a new cache would be: what is configured, else this host's.
+    /// By default where those of the named caches came from, else where those of a new cache would be: what is
+    /// configured, else this host's.
     #[arg(long, value_name = "SOURCE", value_parser = key_source())]
     pub(crate) key_source: Option<KeySelector>,
 }

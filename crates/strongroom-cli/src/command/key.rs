@@ -1,14 +1,16 @@
 //! `strongroom key`.
 
+use std::fmt;
 use std::io::{self, IsTerminal as _, Read as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use comfy_table::{Cell, ContentArrangement, Table, presets};
 use serde::Serialize;
 use serde_json::{Value, json};
 use strongroom::persistence::{
-    self, create_key_file, key_source_for_new, key_source_to_look_at, sealed_with, write_key_file,
+    self, KeyFound, Kind, Persistence as _, create_key_file, key_of, key_source_for_new,
+    key_source_to_look_at, sealed_with, write_key_file,
 };
 use strongroom::{
     Clock as _, Error, ErrorKind, KeyId, KeyRing, KeySelector, KeySource, KeySourceKind, SealedWith,
@@ -75,58 +77,84 @@ fn new(options: &KeyNew, global: &Global) -> Result<(), Failure> {
 }
 
 fn list(options: &KeyList, global: &Global) -> Result<(), Failure> {
-    let cache = options.cache.as_deref().map(|path| sealed(path).map(|with| (path, with))).transpose()?;
-    let source = match (&options.source.key_source, &cache) {
-        (None, Some((_, sealed_with))) => source_of(sealed_with)?,
-        _ => options.source.look()?,
+    let cache = match &options.cache {
+        Some(path) => Some(Needed::by(path, options.source.key_source.as_ref())?),
+        None => None,
     };
-    // What a passphrase gives is another key for each cache.
-    let ring = match source.kind() {
-        KeySourceKind::Passphrase => None,
-        _ => Some(block_on(source.keys())?),
+    let (source, ring) = match &cache {
+        Some(needed) => needed.keys_to_list(options.source.key_source.as_ref()),
+        None => {
+            let source = options.source.look()?;
+            // What a passphrase gives is another key for each cache.
+            let ring = match source.kind() {
+                KeySourceKind::Passphrase => None,
+                _ => Some(Arc::new(block_on(source.keys())?)),
+            };
+            (Some(source), ring)
+        }
     };
-    let used = cache.as_ref().map(|(_, sealed_with)| *sealed_with.key_id());
-    let is_there = |id: &KeyId| ring.as_ref().is_some_and(|ring| ring.contains(id));
     if global.output == Output::Json {
-        let keys = ring.as_ref().map_or_else(Vec::new, keys_as_json);
+        let keys = ring.as_ref().map_or_else(Vec::new, |ring| keys_as_json(ring));
         let mut object = json!({
-            "key_source": source.name(),
-            "file": ring.as_ref().and_then(KeyRing::file),
-            "protection": source.protection().as_str(),
+            "key_source": source.as_ref().map(|source| source.name()),
+            "file": ring.as_ref().and_then(|ring| ring.file()),
+            "protection": source.as_ref().map(|source| source.protection().as_str()),
             "keys": keys,
         });
-        if let Some((path, with)) = &cache {
-            object["cache"] = json!({
-                "location": path,
-                "key_id": with.key_id().to_string(),
-                "sealed_from": with.kind().map(|kind| kind.to_string()),
-                "key_file": with.key_file(),
-                "is_listed": is_there(with.key_id()),
-            });
+        if let Some(needed) = &cache {
+            object["sealed_with"] = needed.to_json();
         }
         return output::json(&object);
     }
-    output::note(&heading(&*source, ring.as_ref()));
-    if let Some((path, with)) = &cache {
-        let from = with.kind().map_or_else(|| "an unknown source".into(), |kind| kind.to_string());
-        let place = with.key_file().map_or_else(String::new, |file| format!(", {}", file.display()));
-        let absent = if is_there(with.key_id()) { "" } else { ", which is not among these" };
-        output::note(&format!(
-            "{} is sealed with the key {} from {from}{place}{absent}",
-            path.display(),
-            with.key_id()
-        ));
+    if let (Some(source), true) = (&source, ring.is_some() || cache.is_none()) {
+        output::note(&heading(&**source, ring.as_deref()));
+    }
+    if let Some(needed) = &cache {
+        output::note(&needed.to_string());
     }
     match &ring {
-        Some(ring) => output::line(&table(ring, used.as_ref()).to_string()),
+        Some(ring) => {
+            let used = cache.as_ref().map(|needed| needed.sealed_with.key_id());
+            output::line(&table(ring, used).to_string())
+        }
         None => Ok(()),
     }
 }
 
 fn rotate(options: &KeyRotate, global: &Global) -> Result<(), Failure> {
-    let source = options.source.open()?;
-    let ring = match block_on(source.rotate()) {
-        Ok(ring) => Some(ring),
+    let rotated = if options.no_new_key {
+        None
+    } else {
+        let source = source_to_rotate(options)?;
+        let ring = new_primary(&*source, options)?;
+        Some((source, ring))
+    };
+    let ring = rotated.as_ref().and_then(|(_, ring)| ring.as_ref());
+    let name = rotated.as_ref().map(|(source, _)| source.name());
+    let name = name.as_deref();
+    if let (Some(ring), Some(name), false) = (ring, name, options.rewrite.is_empty()) {
+        output::note(&format!("{name}: the primary key is now {}", ring.primary()));
+    }
+    let rewritten = rewrite(options)?;
+    match (global.output, ring, name) {
+        (Output::Json, ..) => output::json(&json!({
+            "key_source": name,
+            "rotated": ring.is_some(),
+            "primary": ring.map(|ring| ring.primary().to_string()),
+            "file": ring.and_then(KeyRing::file),
+            "rewritten": rewritten,
+        })),
+        (_, Some(ring), Some(name)) => {
+            output::line(&format!("{name}: the primary key is {}", ring.primary()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The keys with a new primary one; `None` if that comes from outside and only sealing anew is left to do.
+fn new_primary(source: &dyn KeySource, options: &KeyRotate) -> Result<Option<KeyRing>, Failure> {
+    match block_on(source.rotate()) {
+        Ok(ring) => Ok(Some(ring)),
         Err(error) if error.code() == "key_source_not_writable" => {
             if options.rewrite.is_empty() {
                 return Err(error.with_remedy(two_phases(source.kind())).into());
@@ -135,16 +163,15 @@ fn rotate(options: &KeyRotate, global: &Global) -> Result<(), Failure> {
                 "the keys of {} are handed in from outside and were not rotated; what is listed is sealed anew",
                 source.name()
             ));
-            None
+            Ok(None)
         }
-        Err(error) => return Err(error.into()),
-    };
-    if let Some(ring) = &ring
-        && !options.rewrite.is_empty()
-    {
-        output::note(&format!("{}: the primary key is now {}", source.name(), ring.primary()));
+        Err(error) => Err(error.into()),
     }
-    let (mut rewritten, mut failed) = (Vec::new(), Vec::new());
+}
+
+/// Seals anew all that is listed, and says what became of it.
+fn rewrite(options: &KeyRotate) -> Result<Vec<Value>, Failure> {
+    let (mut rewritten, mut failed, mut left) = (Vec::new(), Vec::new(), String::new());
     for path in &options.rewrite {
         match persistence::rewrite(path, options.source.key_source.clone()) {
             Ok(id) => {
@@ -157,30 +184,94 @@ fn rotate(options: &KeyRotate, global: &Global) -> Result<(), Failure> {
             }
             Err(error) => {
                 output::note(&format!("{}: not sealed anew: {error}", path.display()));
-                failed.push(match error.remedy() {
-                    Some(remedy) => format!("{}: {error} ({remedy})", path.display()),
-                    None => format!("{}: {error}", path.display()),
-                });
+                failed.push(about(path, &error));
+                left.push_str(&format!(" {}", path.display()));
             }
         }
     }
-    if !failed.is_empty() {
-        let (failures, all) = (failed.len(), options.rewrite.len());
-        let message = format!("{failures} of {all} caches were not sealed anew: {}", failed.join("; "));
-        return Err(Error::new(ErrorKind::Storage, "not_all_rewritten", message)
-            .with_remedy("put that right and run it again with --rewrite; keep the old keys until then")
-            .into());
+    if failed.is_empty() {
+        return Ok(rewritten);
     }
-    match (global.output, &ring) {
-        (Output::Json, _) => output::json(&json!({
-            "key_source": source.name(),
-            "rotated": ring.is_some(),
-            "primary": ring.as_ref().map(|ring| ring.primary().to_string()),
-            "file": ring.as_ref().and_then(KeyRing::file),
-            "rewritten": rewritten,
-        })),
-        (_, Some(ring)) => output::line(&format!("{}: the primary key is {}", source.name(), ring.primary())),
-        (_, None) => Ok(()),
+    let (failures, all) = (failed.len(), options.rewrite.len());
+    let message = format!("{failures} of {all} caches were not sealed anew: {}", failed.join("; "));
+    let source = options.source.key_source.as_ref();
+    let source = source.map_or_else(String::new, |source| format!(" --key-source {source}"));
+    let remedy = format!(
+        "put that right and run 'strongroom key rotate{source} --no-new-key --rewrite{left}', which makes no further \
+         key; keep the old keys until then"
+    );
+    Err(Error::new(ErrorKind::Storage, "not_all_rewritten", message).with_remedy(remedy).into())
+}
+
+/// The source that opens all the caches that are listed; without any, the one that was asked for or that is configured.
+fn source_to_rotate(options: &KeyRotate) -> Result<Arc<dyn KeySource>, Failure> {
+    let (paths, wanted) = (&options.rewrite, options.source.key_source.as_ref());
+    let (mut found, mut failed) = (Vec::new(), Vec::new());
+    for path in paths {
+        match key_that_opens(path, wanted) {
+            Ok(key) => found.push((path, key)),
+            Err(error) => failed.push(about(path, &error)),
+        }
+    }
+    if !failed.is_empty() {
+        let (failures, all) = (failed.len(), paths.len());
+        return Err(Failure::usage(
+            "not_rotated",
+            format!(
+                "no key was made, {failures} of {all} caches cannot be sealed anew: {}",
+                failed.join("; ")
+            ),
+            "put that right, or leave them out; of caches that are sealed from different sources list those of one, and \
+             name it with --key-source",
+        ));
+    }
+    let place = |key: &KeyFound| (key.source.name(), key.keys.file());
+    let Some((_, first)) = found.first() else { return options.source.open() };
+    if found.iter().any(|(_, key)| place(key) != place(first)) {
+        let each: Vec<_> = found
+            .iter()
+            .map(|(path, key)| match key.keys.file().filter(|_| key.source.kind() == KeySourceKind::Host) {
+                Some(file) => format!("{}: host, {}", path.display(), file.display()),
+                None => format!("{}: {}", path.display(), key.source.name()),
+            })
+            .collect();
+        return Err(Failure::usage(
+            "different_key_sources",
+            format!("no key was made, the caches are sealed from different sources: {}", each.join("; ")),
+            "rotate one source after the other: name it with --key-source, and list only what it sealed",
+        ));
+    }
+    // A host may have key files in several places. It is the one that sealed them, not the one for new caches.
+    let selector = match (first.source.kind(), first.keys.file(), wanted) {
+        (KeySourceKind::Host, Some(file), _) => KeySelector::File(file),
+        (_, _, Some(wanted)) => wanted.clone(),
+        (kind, file, None) => selector_of(kind, file).ok_or_else(|| {
+            Failure::usage(
+                "key_source_unknown",
+                format!("the keys of {} cannot be rotated as such", first.source.name()),
+                "name the source with --key-source",
+            )
+        })?,
+    };
+    Ok(selector.open()?)
+}
+
+/// The key of a cache, if the cache opens with it.
+fn key_that_opens(path: &Path, wanted: Option<&KeySelector>) -> Result<KeyFound, Error> {
+    let key = key_of(path, wanted)?;
+    let mut cache = persistence::builder(path).kind(Kind::Sealed).keep_lost().only_looks(true);
+    if let Some(selector) = wanted {
+        cache = cache.key_source(selector.clone());
+    }
+    block_on(cache.build()?.load())?;
+    Ok(key)
+}
+
+/// What is wrong with a cache, for a list.
+fn about(path: &Path, error: &Error) -> String {
+    match error.remedy() {
+        Some(remedy) => format!("{}: {error} ({remedy})", path.display()),
+        None => format!("{}: {error}", path.display()),
     }
 }
 
@@ -291,37 +382,98 @@ fn refuse_terminal(show_secrets: bool, instead: &str) -> Result<(), Failure> {
     ))
 }
 
-/// What the header of a sealed cache says.
-fn sealed(path: &Path) -> Result<SealedWith, Failure> {
-    let none = || {
-        Error::new(
-            ErrorKind::Unusable,
-            "not_sealed",
-            format!("there is no sealed cache at {}", path.display()),
-        )
-        .with_remedy("check the path; what is kept in plain text has no key")
-    };
-    Ok(sealed_with(path)?.ok_or_else(none)?)
+/// What is listed: a source and its keys, as far as they are to be had.
+type Listed = (Option<Arc<dyn KeySource>>, Option<Arc<KeyRing>>);
+
+/// The key that a cache needs.
+struct Needed<'a> {
+    path: &'a Path,
+    sealed_with: SealedWith,
+    /// Where it is, or why it is not at hand.
+    found: Result<KeyFound, Error>,
 }
 
-/// The source that a cache was sealed from.
-fn source_of(sealed_with: &SealedWith) -> Result<Arc<dyn KeySource>, Failure> {
-    let selector = match sealed_with.kind() {
-        Some(KeySourceKind::Host) => Some(KeySelector::Host),
-        Some(KeySourceKind::File) => sealed_with.key_file().map(KeySelector::File),
-        Some(KeySourceKind::Environment) => Some(KeySelector::Environment),
-        Some(KeySourceKind::Systemd) => Some(KeySelector::Systemd),
-        Some(KeySourceKind::SecretService) => Some(KeySelector::SecretService),
-        Some(KeySourceKind::Keyutils) => Some(KeySelector::Keyutils),
+impl<'a> Needed<'a> {
+    fn by(path: &'a Path, wanted: Option<&KeySelector>) -> Result<Self, Failure> {
+        let found = key_of(path, wanted);
+        match (sealed_with(path)?, found) {
+            (Some(sealed_with), found) => Ok(Self { path, sealed_with, found }),
+            (None, Err(error)) => Err(error.into()),
+            // It has gone in between.
+            (None, Ok(_)) => Err(Failure::usage(
+                "not_sealed",
+                format!("there is no sealed cache at {} any more", path.display()),
+                "run it again",
+            )),
+        }
+    }
+
+    /// The keys that are where it is, or where it should be: as far as there are any.
+    fn keys_to_list(&self, wanted: Option<&KeySelector>) -> Listed {
+        if let Ok(key) = &self.found {
+            return (Some(Arc::clone(&key.source)), Some(Arc::clone(&key.keys)));
+        }
+        let origin = || {
+            let sealed_with = &self.sealed_with;
+            selector_of(sealed_with.kind()?, sealed_with.key_file())
+        };
+        // Why there are none is told with the key that is missing.
+        let source = wanted.cloned().or_else(origin).and_then(|it| key_source_to_look_at(Some(&it)).ok());
+        let with_keys = source.as_ref().filter(|source| source.kind() != KeySourceKind::Passphrase);
+        let ring = with_keys.and_then(|source| block_on(source.keys()).ok()).map(Arc::new);
+        (source, ring)
+    }
+
+    fn kind(&self) -> Option<String> {
+        self.sealed_with.kind().map(|kind| kind.to_string())
+    }
+
+    fn to_json(&self) -> Value {
+        let missing = self.found.as_ref().err();
+        json!({
+            "location": self.path,
+            "key_id": self.sealed_with.key_id().to_string(),
+            "kind": self.kind(),
+            "key_file": self.sealed_with.key_file(),
+            "is_listed": missing.is_none(),
+            "problem": missing.map(ToString::to_string),
+            "remedy": missing.and_then(|error| error.remedy()),
+        })
+    }
+}
+
+impl fmt::Display for Needed<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.found {
+            // It says all of that itself.
+            Err(error) if error.code() == "unknown_key" => write!(f, "{error}")?,
+            found => {
+                let (path, id) = (self.path.display(), self.sealed_with.key_id());
+                let from = self.kind().unwrap_or_else(|| "an unknown source".into());
+                write!(f, "{path} is sealed with the key {id} from {from}")?;
+                if let Some(file) = self.sealed_with.key_file() {
+                    write!(f, ", {}", file.display())?;
+                }
+                if let Err(error) = found {
+                    write!(f, ", which is not to be had: {error}")?;
+                }
+            }
+        }
+        let remedy = self.found.as_ref().err().and_then(Error::remedy);
+        remedy.map_or(Ok(()), |remedy| write!(f, "\n{remedy}"))
+    }
+}
+
+/// How a source is spelled of which this is known; `None` if that is not enough to find it.
+fn selector_of(kind: KeySourceKind, file: Option<PathBuf>) -> Option<KeySelector> {
+    match kind {
+        KeySourceKind::Host => Some(KeySelector::Host),
+        KeySourceKind::File => file.map(KeySelector::File),
+        KeySourceKind::Environment => Some(KeySelector::Environment),
+        KeySourceKind::Systemd => Some(KeySelector::Systemd),
+        KeySourceKind::SecretService => Some(KeySelector::SecretService),
+        KeySourceKind::Keyutils => Some(KeySelector::Keyutils),
         _ => None,
-    };
-    match selector {
-        Some(selector) => Ok(key_source_to_look_at(Some(&selector))?),
-        None => Err(Failure::usage(
-            "key_source_unknown",
-            format!("where the key {} came from, the cache does not tell", sealed_with.key_id()),
-            "name the source with --key-source",
-        )),
     }
 }
 

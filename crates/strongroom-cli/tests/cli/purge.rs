@@ -235,6 +235,14 @@ fn a_sealed_cache_stays_sealed_and_has_nothing_in_it() {
 }
 
 #[test]
+fn the_help_tells_of_which_keys_it_can_be_said_that_they_are_lost() {
+    let help = stdout(&run(command("purge").arg("--help"))).split_whitespace().collect::<Vec<_>>().join(" ");
+    let said = "lost for good, which can be told of the key of a host and of one in the kernel's keyring (keyutils), and \
+                of no other";
+    assert!(help.contains(said), "{help}");
+}
+
+#[test]
 fn what_cannot_be_read_is_refused_and_left_alone() {
     let place = Place::new();
     for (content, expected) in [

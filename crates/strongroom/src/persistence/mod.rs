@@ -17,6 +17,7 @@ mod file;
 mod file_system;
 pub(crate) mod flight;
 mod key_files;
+mod key_of;
 #[cfg(target_os = "macos")]
 mod keychain;
 mod left_over;
@@ -45,6 +46,7 @@ pub use self::diagnose::{Finding, FindingStatus};
 pub use self::dpapi::FilePersistenceWithDataProtection;
 pub use self::error::{Holder, PersistenceError};
 pub use self::file::{FilePersistence, FilePersistenceBuilder};
+pub use self::key_of::{KeyFound, key_of};
 #[cfg(target_os = "macos")]
 pub use self::keychain::{KeychainPersistence, KeychainPersistenceBuilder};
 pub use self::left_over::{left_over, sweep_left_over};

@@ -76,7 +76,7 @@ pub enum SealError {
         location: String,
     },
     /// None of the sources that may have it has the key.
-    #[error("{location} is sealed with the key {key_id} from {source_kind}, which is not to be had: {}", tried.join("; "))]
+    #[error("{location} is sealed with the key {key_id} from {source_kind}, which is not to be had: {}", why(*source_kind, tried))]
     UnknownKey {
         /// What was to be opened.
         location: String,
@@ -362,6 +362,18 @@ impl Diagnose for SealError {
             ),
             Self::NoRandomness => Cow::Borrowed("check that the system call getrandom is allowed"),
         })
+    }
+}
+
+/// Why a key is not to be had. Where nothing could be tried, it was not said where to look.
+fn why(kind: KeySourceKind, tried: &[String]) -> String {
+    if !tried.is_empty() {
+        return tried.join("; ");
+    }
+    match kind {
+        KeySourceKind::Passphrase => "its passphrase file was not named".into(),
+        KeySourceKind::File => "its key file was not named".into(),
+        _ => "no source was named".into(),
     }
 }
 
