@@ -299,7 +299,7 @@ mod unprivileged {
         let host = Host::new();
         let said = in_process(&[], "put a", &host.cache());
         assert!(said.starts_with("no_encryption: "), "{said}");
-        for tried in ["STRONGROOM_KEY_FILE", "Secret Service", "HOME"] {
+        for tried in ["STRONGROOM_KEY_FILE", "secret-service", "HOME"] {
             assert!(said.contains(tried), "{said}");
         }
     }
