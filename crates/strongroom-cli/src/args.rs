@@ -592,7 +592,7 @@ pub(crate) enum Persistence {
     File,
     /// A file that is sealed with a key of Strongroom's
     Sealed,
-    /// An item of the desktop's Secret Service: that of msal-extensions' LibsecretPersistence
+    /// An item of the desktop's Secret Service: that of msal-extensions' LibsecretPersistence with the absolute path
     SecretService,
     /// A file that Windows encrypts: that of msal-extensions' FilePersistenceWithDataProtection
     Dpapi,

@@ -1,6 +1,6 @@
 //! `strongroom migrate`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use strongroom::Protection;
@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::output::{self, printable};
 
 pub(crate) fn run(options: &Migrate, global: &Global) -> Result<(), Failure> {
-    let path = absolute(location(options.cache.as_deref())?);
+    let path = location(options.cache.as_deref())?;
     if let Some(name) = options.import {
         return import::run(name.into(), &path, options, global);
     }
@@ -30,7 +30,7 @@ pub(crate) fn run(options: &Migrate, global: &Global) -> Result<(), Failure> {
         migration = migration.from_key_source(source.clone());
     }
     if let Some(new) = &options.new_location {
-        migration = migration.new_location(absolute(location(Some(new))?));
+        migration = migration.new_location(location(Some(new))?);
     }
     let migrated = migration.run()?;
     match global.output {
@@ -69,10 +69,6 @@ fn from(path: &Path, options: &Migrate) -> Kind {
 
 /// A signal file is empty, or `{}` with some white space.
 const LARGEST_SIGNAL: u64 = 16;
-
-fn absolute(path: PathBuf) -> PathBuf {
-    std::path::absolute(&path).unwrap_or(path)
-}
 
 fn as_json(location: &Path, kind: &str, key_source: Option<&str>, protection: Protection) -> Value {
     json!({

@@ -184,3 +184,28 @@ fn in_a_session_a_new_cache_is_sealed_with_a_key_from_the_keyring() {
     assert_eq!(std::fs::read(&cache).unwrap(), sealed);
     assert_eq!(world.sts.stats().token, 1);
 }
+
+#[test]
+fn an_item_belongs_to_the_place_of_its_signal_file_however_that_is_spelled() {
+    let Some(session) = Session::start("an_item_belongs_to_the_place_of_its_signal_file") else { return };
+    let world = World::new();
+    let source = |folder: &str, cache: &str| {
+        let mut token = token(&world, &cache.into());
+        std::fs::create_dir_all(world.path(folder)).unwrap();
+        session.join(&mut token).current_dir(world.path(folder)).args(["--persistence", "secret-service"]);
+        json(&run(&mut token))["token_source"].clone()
+    };
+    assert_eq!(source("one", "a.bin"), "identity_provider");
+    assert_eq!(source("two", "a.bin"), "identity_provider", "another folder, another cache");
+    assert_eq!(source("one", "./a.bin"), "cache");
+    assert_eq!(source("two", &world.path("one/a.bin").display().to_string()), "cache");
+
+    let mut inspect = command("inspect");
+    session.join(&mut inspect).current_dir(world.path("one"));
+    let listed = json(&run(inspect.args(["--cache", "a.bin", "--output", "json"])));
+    assert!(!listed.as_array().unwrap().is_empty());
+    let mut migrate = command("migrate");
+    session.join(&mut migrate).current_dir(world.path("one"));
+    migrate.args(["--cache", "a.bin", "--to", "sealed", "--new-location", "b.bin", "--output", "json"]);
+    assert_eq!(json(&run(&mut migrate))["from"]["persistence"], "secret-service");
+}

@@ -82,7 +82,8 @@ pub fn sealed_with(path: impl Into<PathBuf>) -> Result<Option<SealedWith>, Error
 /// The document at `path`, for those who choose how it is kept.
 ///
 /// Of the kinds `secret-service` and `keychain` it is the signal file that lies there: empty, `{}`, or made at the
-/// first save.
+/// first save. The item is named by `path` as it is given, as `msal_extensions` does it: two spellings are two items,
+/// and a relative path is one item in all folders.
 pub fn builder(path: impl Into<PathBuf>) -> PersistenceBuilder {
     let path = path.into();
     PersistenceBuilder {
