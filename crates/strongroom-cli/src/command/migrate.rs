@@ -18,7 +18,7 @@ pub(crate) fn run(options: &Migrate, global: &Global) -> Result<(), Failure> {
         return import::run(name.into(), &path, options, global);
     }
     let mut migration = persistence::migrate(&path)
-        .from(from(&path, options))
+        .from(options.from_persistence.map_or(Kind::Auto, Kind::from))
         .to(options.to.map_or(Kind::Auto, Kind::from))
         .keep(options.keep)
         .min_protection(options.min_protection.into())
@@ -52,23 +52,6 @@ pub(crate) fn run(options: &Migrate, global: &Global) -> Result<(), Failure> {
         }
     }
 }
-
-/// How the cache is kept now. Of one in a keyring nothing but an empty file lies there, and the keyring is asked.
-fn from(path: &Path, options: &Migrate) -> Kind {
-    if let Some(kind) = options.from_persistence {
-        return kind.into();
-    }
-    let is_signal = path.metadata().is_ok_and(|found| found.is_file() && found.len() <= LARGEST_SIGNAL);
-    let found = is_signal.then(|| persistence::builder(path).only_looks(true).open().ok()).flatten();
-    match found.as_ref().map(|found| found.choice().kind) {
-        Some("secret-service") => Kind::SecretService,
-        Some("keychain") => Kind::Keychain,
-        _ => Kind::Auto,
-    }
-}
-
-/// A signal file is empty, or `{}` with some white space.
-const LARGEST_SIGNAL: u64 = 16;
 
 fn as_json(location: &Path, kind: &str, key_source: Option<&str>, protection: Protection) -> Value {
     json!({

@@ -209,3 +209,48 @@ fn an_item_belongs_to_the_place_of_its_signal_file_however_that_is_spelled() {
     migrate.args(["--cache", "a.bin", "--to", "sealed", "--new-location", "b.bin", "--output", "json"]);
     assert_eq!(json(&run(&mut migrate))["from"]["persistence"], "secret-service");
 }
+
+#[test]
+fn a_signal_file_is_recognised_and_never_becomes_another_cache() {
+    let Some(session) = Session::start("a_signal_file_is_recognised_and_never_becomes_another_cache") else {
+        return;
+    };
+    let world = World::new();
+    let cache = world.path("desktop/token_cache.bin");
+    json(&run(session.join(token(&world, &cache).args(["--persistence", "secret-service"]))));
+    let output = json(&run(session.join(&mut token(&world, &cache))));
+    assert_eq!(
+        (&output["token_source"], &output["cache"]["persistence"]),
+        (&"cache".into(), &"secret-service".into())
+    );
+    for options in [
+        &["--persistence", "file"][..],
+        &["--persistence", "sealed"],
+        &["--key-source", "host"],
+        &["--fallback-to-plaintext", "--persistence", "sealed"],
+    ] {
+        let error = json(&run(session.join(token(&world, &cache).args(options))));
+        assert_eq!(error["error"], "signal_file_there", "{options:?}: {error}");
+        let remedy = error["remedy"].as_str().unwrap();
+        assert!(remedy.contains("--persistence secret-service") && remedy.contains("migrate"), "{remedy}");
+        assert_eq!(std::fs::read(&cache).unwrap(), b"", "{options:?}");
+    }
+    for kind in ["auto", "secret-service"] {
+        let mut doctor = command("doctor");
+        doctor.arg("--cache").arg(&cache).args(["--persistence", kind, "--output", "json"]);
+        let found = json(&run(session.join(&mut doctor)));
+        let message = found[0]["message"].as_str().unwrap();
+        assert!(
+            message.contains("the signal file of a cache that is an item of the Secret Service"),
+            "{message}"
+        );
+        assert!(found.as_array().unwrap().iter().all(|finding| finding["status"] == "ok"), "{found}");
+    }
+    assert_eq!(world.sts.stats().token, 1);
+
+    // An empty file of which the keyring knows nothing is a place like any other.
+    let empty = world.path("empty.bin");
+    std::fs::write(&empty, "").unwrap();
+    let output = json(&run(session.join(&mut token(&world, &empty))));
+    assert_eq!(output["cache"]["persistence"], "sealed");
+}

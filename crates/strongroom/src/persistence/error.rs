@@ -54,6 +54,14 @@ pub enum PersistenceError {
         /// The path.
         path: PathBuf,
     },
+    /// A file is wanted, and a cache that lies in a keyring has its signal file there.
+    #[error("{} is the signal file of a cache that is kept as {kind}", path.display())]
+    SignalFileThere {
+        /// The path.
+        path: PathBuf,
+        /// How the cache is kept.
+        kind: Kind,
+    },
     /// The operating system does not let this user do that.
     #[error("cannot {action} {}: {source}", path.display())]
     PermissionDenied {
@@ -180,9 +188,10 @@ impl Diagnose for PersistenceError {
         match self {
             Self::Locked { .. } => ErrorKind::Locked,
             Self::Contended { .. } => ErrorKind::Contended,
-            Self::TooLarge { .. } | Self::NotAFile { .. } | Self::NotASignalFile { .. } => {
-                ErrorKind::Unusable
-            }
+            Self::TooLarge { .. }
+            | Self::NotAFile { .. }
+            | Self::NotASignalFile { .. }
+            | Self::SignalFileThere { .. } => ErrorKind::Unusable,
             Self::LockPathTaken { .. }
             | Self::InvalidPath { .. }
             | Self::InvalidMode { .. }
@@ -205,6 +214,7 @@ impl Diagnose for PersistenceError {
             Self::TooLarge { .. } => "too_large",
             Self::NotAFile { .. } => "not_a_file",
             Self::NotASignalFile { .. } => "not_a_signal_file",
+            Self::SignalFileThere { .. } => "signal_file_there",
             Self::PermissionDenied { .. } => "permission_denied",
             Self::WrongOwner { .. } => "wrong_owner",
             Self::UnsafeDirectory { .. } => "unsafe_directory",
@@ -239,6 +249,11 @@ impl Diagnose for PersistenceError {
                 "choose another location: a cache that lies in a keyring has an empty file there, and this one may be \
                  a cache itself",
             ),
+            Self::SignalFileThere { path, kind } => Cow::Owned(format!(
+                "use it with --persistence {kind}, or move it into a file with 'strongroom migrate --cache {} --to sealed \
+                 --new-location PATH'; it was not touched",
+                path.display()
+            )),
             Self::PermissionDenied { path, .. } => Cow::Owned(format!(
                 "give this user read and write access to {} and its directory, or choose another location",
                 path.display()

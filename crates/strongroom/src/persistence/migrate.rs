@@ -128,8 +128,8 @@ pub struct Migrated {
 }
 
 impl Migration {
-    /// What the document is now: by default what lies there. Only of an item in a keyring it has to be said, because
-    /// nothing but its signal file lies there.
+    /// What the document is now: by default what lies there. Only of an item in a keyring that does not answer it has
+    /// to be said, because nothing but its signal file lies there.
     pub fn from(mut self, kind: Kind) -> Self {
         self.from = kind;
         self
@@ -203,11 +203,12 @@ impl Migration {
         if let Some(selector) = self.from_key_source.clone() {
             from = from.key_source(selector);
         }
-        let is_in_keyring = self.from.is_keyring();
-        if !is_in_keyring && matches!(from.look()?, Found::Nothing) {
+        let is_nothing = matches!(from.look()?, Found::Nothing);
+        let old = if self.from.is_keyring() { from.kind(self.from).build()? } else { from.open()? };
+        let is_in_keyring = is_of_keyring(&old);
+        if !is_in_keyring && is_nothing {
             return Err(nothing_at(&path));
         }
-        let old = if is_in_keyring { from.kind(self.from).build()? } else { from.open()? };
         match &self.new_location {
             Some(new) if !is_same(&path, new) => self.move_to(&path, &file::absolute(new)?, &old, &place),
             _ if is_in_keyring || self.to.is_keyring() => {
@@ -251,9 +252,7 @@ impl Migration {
             to = to.key_source(selector);
         }
         if !matches!(to.look()?, Found::Nothing | Found::Blank) {
-            let message = format!("there is something at {} already", path.display());
-            return Err(Error::new(ErrorKind::Configuration, "location_in_use", message)
-                .with_remedy("choose a new location where nothing is yet"));
+            return Err(in_use(path));
         }
         let new = to.clone().build()?;
         // In the order of their paths, so that two that move the other way round do not wait for each other.
@@ -266,12 +265,12 @@ impl Migration {
         let still_held = || first.still_held() && second.still_held();
 
         let (document, revision) = load_cache(old)?;
-        if self.from.is_keyring() && document.bytes().is_empty() {
+        if is_of_keyring(old) && document.bytes().is_empty() {
             return Err(nothing_at(from));
         }
         let there = block_on(new.load())?;
         if !there.bytes.is_empty() {
-            return Err(contended(path));
+            return Err(if is_of_keyring(&new) { in_use(path) } else { contended(path) });
         }
         save(&new, document.bytes(), &there.revision, &still_held, path)?;
         // Opened anew, by keys that come from their source anew: as whoever comes next has to.
@@ -539,6 +538,10 @@ fn state_of(path: &Path) -> PathBuf {
     access::with_suffix(path, ".state")
 }
 
+fn is_of_keyring(persistence: &ChosenPersistence) -> bool {
+    matches!(persistence.choice().kind, "secret-service" | "keychain")
+}
+
 fn is_same(one: &Path, other: &Path) -> bool {
     match (one.canonicalize(), other.canonicalize()) {
         (Ok(one), Ok(other)) => one == other,
@@ -550,6 +553,12 @@ fn is_same(one: &Path, other: &Path) -> bool {
 fn is_same_file(one: &Path, other: &Path) -> bool {
     let id = |path: &Path| access::FileId::at(&path.canonicalize().ok()?).ok();
     id(one).is_some_and(|one| id(other) == Some(one))
+}
+
+fn in_use(path: &Path) -> Error {
+    let message = format!("there is something at {} already", path.display());
+    Error::new(ErrorKind::Configuration, "location_in_use", message)
+        .with_remedy("choose a new location where nothing is yet")
 }
 
 fn contended(path: &Path) -> Error {

@@ -340,6 +340,7 @@ impl PersistenceBuilder {
     /// `unknown_key` and others: the key of what is there is not to be had. `no_encryption`: no key can be made or
     /// found for a new document; the message lists what was tried. `protection_too_low`. `feature_missing`: this build
     /// does not have the kind. `not_a_signal_file`: a keyring is wanted and something else is there.
+    /// `signal_file_there`: a file is wanted, and there is the signal file of a cache in a keyring.
     /// `Configuration`: the path or the mode cannot be used.
     pub fn build(self) -> Result<ChosenPersistence, Error> {
         let decided = self.decide(true, &self.configured())?;
@@ -354,7 +355,10 @@ impl PersistenceBuilder {
     /// Something else than a cache is there, or its key is not to be had. `protection_too_low`.
     pub fn open(mut self) -> Result<ChosenPersistence, Error> {
         self.kind = match self.look()? {
-            Found::Nothing | Found::Blank => self.signalled_keyring().unwrap_or(Kind::File),
+            Found::Nothing | Found::Blank => match self.signalled_keyring() {
+                Some(keyring) => keyring,
+                None => return self.plain(Vec::new()),
+            },
             Found::Plain => Kind::File,
             // Whether Windows has encrypted it, only decrypting tells.
             Found::Other if cfg!(windows) => Kind::Dpapi,
@@ -383,6 +387,11 @@ impl PersistenceBuilder {
 
     pub(super) fn decide(&self, make: bool, configured: &Configured) -> Result<ChosenPersistence, Error> {
         let mut reasons = Vec::new();
+        if !self.kind.is_keyring()
+            && let Some(keyring) = self.signalled_keyring()
+        {
+            return self.signalled(keyring);
+        }
         if self.kind == Kind::File {
             return self.plain(reasons);
         }
@@ -403,6 +412,16 @@ impl PersistenceBuilder {
             }
             result => result,
         }
+    }
+
+    /// The document in `keyring`, whose signal file is at the location: a file there would be a second cache, and the
+    /// first could not be opened any more.
+    fn signalled(&self, keyring: Kind) -> Result<ChosenPersistence, Error> {
+        if self.kind != Kind::Auto || self.key_source.is_some() {
+            return Err(PersistenceError::SignalFileThere { path: self.path.clone(), kind: keyring }.into());
+        }
+        let reason = format!("{}: {}", self.path.display(), signal_file_of(keyring));
+        self.keyring(keyring, vec![reason])
     }
 
     /// The persistence of `found`, which is not plain, or of a new document.
@@ -486,27 +505,37 @@ impl PersistenceBuilder {
         Err(kind.missing())
     }
 
-    /// The keyring that has a document, if the location may be its signal file. Asks for nothing that needs a prompt.
+    /// The keyring that has a document whose signal file is at the location. Asked only where a file is that may be
+    /// one, and a bus; and for nothing that needs a prompt.
     #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
-    fn signalled_keyring(&self) -> Option<Kind> {
-        self.path.symlink_metadata().ok()?;
-        block_on(Configured::new(Environment::read()).secret_service_at_hand()).ok()?;
+    pub(super) fn signalled_keyring(&self) -> Option<Kind> {
+        if !self.may_be_signal_file() || !self.secret_service.has_bus(&Environment::read().session_bus) {
+            return None;
+        }
         let item = self.secret_service.clone().prompt(false).build().ok()?;
         let document = block_on(item.load()).ok()?;
         (!document.bytes.is_empty()).then_some(Kind::SecretService)
     }
 
     #[cfg(target_os = "macos")]
-    fn signalled_keyring(&self) -> Option<Kind> {
-        self.path.symlink_metadata().ok()?;
+    pub(super) fn signalled_keyring(&self) -> Option<Kind> {
+        if !self.may_be_signal_file() {
+            return None;
+        }
         let document = block_on(self.keychain.clone().build().ok()?.load()).ok()?;
         (!document.bytes.is_empty()).then_some(Kind::Keychain)
     }
 
     #[cfg(not(any(target_os = "macos", all(feature = "secret-service", unix))))]
     #[allow(clippy::unused_self)] // as where there is one
-    fn signalled_keyring(&self) -> Option<Kind> {
+    pub(super) fn signalled_keyring(&self) -> Option<Kind> {
         None
+    }
+
+    /// Whether a file is there, and nothing in it.
+    #[cfg(any(target_os = "macos", all(feature = "secret-service", unix)))]
+    fn may_be_signal_file(&self) -> bool {
+        self.path.symlink_metadata().is_ok() && matches!(self.look(), Ok(Found::Nothing | Found::Blank))
     }
 
     #[cfg(windows)]
@@ -667,6 +696,15 @@ impl PersistenceBuilder {
         let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start).trim_ascii_start();
         Ok(if text.starts_with(b"{") { Found::Plain } else { Found::Other })
     }
+}
+
+/// What lies at a location whose document is in a keyring.
+pub(super) fn signal_file_of(keyring: Kind) -> String {
+    let service = match keyring {
+        Kind::Keychain => "keychain",
+        _ => "Secret Service",
+    };
+    format!("the signal file of a cache that is an item of the {service}")
 }
 
 /// What lies at a location.

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use self::files::modified;
 use self::key::Key;
-use super::select::Found;
+use super::select::{Found, signal_file_of};
 use super::{ChosenPersistence, PersistenceBuilder, Protection, access, file};
 use crate::time::{Clock as _, SystemClock};
 use crate::{Error, UnixSeconds};
@@ -162,7 +162,10 @@ impl Doctor {
             }
         };
         let mut message = match self.builder.look() {
-            Ok(found) => format!("{}: {found}", place.location.display()),
+            Ok(found) => match self.builder.signalled_keyring() {
+                Some(keyring) => format!("{}: {}", place.location.display(), signal_file_of(keyring)),
+                None => format!("{}: {found}", place.location.display()),
+            },
             Err(error) => {
                 self.push(Finding::of_error("location", &error));
                 return Some(place);
