@@ -19,10 +19,12 @@ pub(crate) fn run(options: &Migrate, global: &Global) -> Result<(), Failure> {
     }
     let mut migration = persistence::migrate(&path)
         .from(options.from_persistence.map_or(Kind::Auto, Kind::from))
-        .to(options.to.map_or(Kind::Auto, Kind::from))
         .keep(options.keep)
         .min_protection(options.min_protection.into())
         .lock_timeout(global.lock_timeout);
+    if let Some(kind) = options.to {
+        migration = migration.to(kind.into());
+    }
     if let Some(source) = &options.key_source {
         migration = migration.key_source(source.clone());
     }

@@ -89,6 +89,7 @@ pub fn builder(path: impl Into<PathBuf>) -> PersistenceBuilder {
     PersistenceBuilder {
         kind: Kind::Auto,
         key_source: None,
+        source: None,
         fallback_to_plaintext: false,
         min_protection: Protection::None,
         making: Making::PRIVATE,
@@ -233,6 +234,8 @@ pub struct PersistenceBuilder {
     pub(super) path: PathBuf,
     kind: Kind,
     key_source: Option<KeySelector>,
+    /// That key source itself, where it is at hand.
+    source: Option<Arc<dyn KeySource>>,
     fallback_to_plaintext: bool,
     min_protection: Protection,
     making: Making,
@@ -374,6 +377,13 @@ impl PersistenceBuilder {
         self
     }
 
+    /// As `other` is kept: a persistence of its kind, with its key source.
+    pub(super) fn kept_as(mut self, other: &ChosenPersistence) -> Self {
+        self.kind = other.kind;
+        self.source = other.source.clone();
+        self
+    }
+
     /// How its files are made.
     pub(super) fn made(mut self, making: Making) -> Self {
         self.making = making;
@@ -496,11 +506,11 @@ impl PersistenceBuilder {
     fn keyring(&self, kind: Kind, reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
         #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
         if kind == Kind::SecretService {
-            return self.by_the_system(self.secret_service.clone().build()?, reasons);
+            return self.by_the_system(kind, self.secret_service.clone().build()?, reasons);
         }
         #[cfg(target_os = "macos")]
         if kind == Kind::Keychain {
-            return self.by_the_system(self.keychain.clone().build()?, reasons);
+            return self.by_the_system(kind, self.keychain.clone().build()?, reasons);
         }
         Err(kind.missing())
     }
@@ -542,7 +552,7 @@ impl PersistenceBuilder {
     fn protected(&self, reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
         let file = self.file().build()?;
         let protected = FilePersistenceWithDataProtection::over(file).entropy(self.entropy.clone());
-        self.by_the_system(protected, reasons)
+        self.by_the_system(Kind::Dpapi, protected, reasons)
     }
 
     #[cfg(not(windows))]
@@ -554,6 +564,7 @@ impl PersistenceBuilder {
     #[cfg(any(windows, target_os = "macos", all(feature = "secret-service", unix)))]
     fn by_the_system(
         &self,
+        kind: Kind,
         persistence: impl Persistence + 'static,
         reasons: Vec<String>,
     ) -> Result<ChosenPersistence, Error> {
@@ -564,7 +575,7 @@ impl PersistenceBuilder {
             protection: persistence.protection(),
             reasons,
         };
-        Ok(ChosenPersistence { inner: Box::new(persistence), choice, keys: None, source: None })
+        Ok(ChosenPersistence { inner: Box::new(persistence), kind, choice, keys: None, source: None })
     }
 
     fn plain(&self, mut reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
@@ -574,7 +585,7 @@ impl PersistenceBuilder {
         let file = self.file().build()?;
         self.check(Protection::None)?;
         let choice = Choice { kind: file.kind(), key_source: None, protection: Protection::None, reasons };
-        Ok(ChosenPersistence { inner: Box::new(file), choice, keys: None, source: None })
+        Ok(ChosenPersistence { inner: Box::new(file), kind: Kind::File, choice, keys: None, source: None })
     }
 
     fn fall_back(&self, reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
@@ -596,9 +607,10 @@ impl PersistenceBuilder {
     ) -> Result<ChosenPersistence, Error> {
         // No other program reads it, so theirs is no lock to wait for.
         let file = self.file().peers_lock(false).build()?;
-        let sources = match &self.key_source {
-            Some(selector) => Sources::One(configured.source(selector)?),
-            None => Sources::AsSealed(configured.clone()),
+        let sources = match (&self.source, &self.key_source) {
+            (Some(source), _) => Sources::One(Arc::clone(source)),
+            (None, Some(selector)) => Sources::One(configured.source(selector)?),
+            (None, None) => Sources::AsSealed(configured.clone()),
         };
         let explicit = match &sources {
             Sources::One(source) => Some(Arc::clone(source)),
@@ -651,7 +663,13 @@ impl PersistenceBuilder {
         };
         let keys = Arc::new(keys);
         let inner = SealedPersistence::with_keys(file, Arc::clone(&keys));
-        Ok(ChosenPersistence { inner: Box::new(inner), choice, keys: Some(keys), source: Some(source) })
+        Ok(ChosenPersistence {
+            inner: Box::new(inner),
+            kind: Kind::Sealed,
+            choice,
+            keys: Some(keys),
+            source: Some(source),
+        })
     }
 
     fn file(&self) -> FilePersistenceBuilder {
@@ -923,6 +941,7 @@ fn absolute(path: &Path) -> Result<PathBuf, PersistenceError> {
 #[derive(Debug)]
 pub struct ChosenPersistence {
     inner: Box<dyn Persistence>,
+    kind: Kind,
     choice: Choice,
     keys: Option<Arc<Keys>>,
     /// Where the keys come from that it is sealed with next.
@@ -934,6 +953,11 @@ impl ChosenPersistence {
     #[must_use]
     pub fn choice(&self) -> &Choice {
         &self.choice
+    }
+
+    /// Whether it is an item of a keyring.
+    pub(super) fn is_in_keyring(&self) -> bool {
+        self.kind.is_keyring()
     }
 
     pub(super) fn source(&self) -> Option<&Arc<dyn KeySource>> {
