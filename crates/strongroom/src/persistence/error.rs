@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Kind;
 use crate::ErrorKind;
-use crate::error::Diagnose;
+use crate::error::{Diagnose, shell_word};
 
 /// Why a document could not be read, written or locked.
 #[derive(Debug, thiserror::Error)]
@@ -252,7 +252,7 @@ impl Diagnose for PersistenceError {
             Self::SignalFileThere { path, kind } => Cow::Owned(format!(
                 "use it with --persistence {kind}, or move it into a file with 'strongroom migrate --cache {} --to sealed \
                  --new-location PATH'; it was not touched",
-                path.display()
+                shell_word(&path.display())
             )),
             Self::PermissionDenied { path, .. } => Cow::Owned(format!(
                 "give this user read and write access to {} and its directory, or choose another location",
@@ -261,9 +261,10 @@ impl Diagnose for PersistenceError {
             Self::WrongOwner { owner, .. } => Cow::Owned(format!(
                 "run as user {owner}, give the file to this user with chown, or choose a location of your own"
             )),
-            Self::UnsafeDirectory { path, .. } => {
-                Cow::Owned(format!("run 'chmod o-w {}', or choose another directory", path.display()))
-            }
+            Self::UnsafeDirectory { path, .. } => Cow::Owned(format!(
+                "run 'chmod o-w {}', or choose another directory",
+                shell_word(&path.display())
+            )),
             Self::UnsafeLink { .. } => {
                 Cow::Borrowed("use the path of the file itself, or a link that belongs to this user")
             }

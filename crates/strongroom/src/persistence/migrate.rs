@@ -316,7 +316,7 @@ impl Migration {
             return Ok(());
         }
         let (location, least) = (self.path.display().to_string(), self.min_protection);
-        Err(SealError::ProtectionTooLow { location, has, least }.into())
+        Err(SealError::ProtectionTooLow { location, has, least, is_there: false }.into())
     }
 }
 

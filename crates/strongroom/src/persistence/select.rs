@@ -568,7 +568,7 @@ impl PersistenceBuilder {
         persistence: impl Persistence + 'static,
         reasons: Vec<String>,
     ) -> Result<ChosenPersistence, Error> {
-        self.check(persistence.protection())?;
+        self.check(persistence.protection(), || false)?;
         let choice = Choice {
             kind: persistence.kind(),
             key_source: None,
@@ -583,7 +583,7 @@ impl PersistenceBuilder {
             reasons.push("a plain file was asked for".into());
         }
         let file = self.file().build()?;
-        self.check(Protection::None)?;
+        self.check(Protection::None, || matches!(self.look(), Ok(Found::Plain)))?;
         let choice = Choice { kind: file.kind(), key_source: None, protection: Protection::None, reasons };
         Ok(ChosenPersistence { inner: Box::new(file), kind: Kind::File, choice, keys: None, source: None })
     }
@@ -644,7 +644,7 @@ impl PersistenceBuilder {
                 source
             }
         };
-        self.check(source.protection())?;
+        self.check(source.protection(), || existing.is_some())?;
         if keys.current().is_none() && make {
             let ring = block_on(source.to_seal()).map_err(|error| match source.kind() {
                 KeySourceKind::Host if !looked_at.is_empty() => {
@@ -676,12 +676,12 @@ impl PersistenceBuilder {
         FilePersistence::builder(&self.path).made(self.making.clone()).only_looks(self.only_looks)
     }
 
-    fn check(&self, has: Protection) -> Result<(), Error> {
+    fn check(&self, has: Protection, is_there: impl FnOnce() -> bool) -> Result<(), Error> {
         if has >= self.min_protection {
             return Ok(());
         }
-        let (location, least) = (self.path.display().to_string(), self.min_protection);
-        Err(SealError::ProtectionTooLow { location, has, least }.into())
+        let (location, least, is_there) = (self.path.display().to_string(), self.min_protection, is_there());
+        Err(SealError::ProtectionTooLow { location, has, least, is_there }.into())
     }
 
     /// What is at the location.
