@@ -39,7 +39,8 @@ use crate::{Error, SecretBytes};
 /// On Windows that is a file that Windows encrypts (DPAPI), on macOS an item of the keychain, or a sealed file with a
 /// host key where no keychain is to be had. Something sealed that is there already stays a sealed file.
 ///
-/// On Linux that is a sealed file. What is there is opened with the key source that sealed it. A new one is sealed
+/// On Linux that is a sealed file, or the item of the Secret Service whose signal file is there: the service is asked for
+/// one where an empty file is. What is there is opened with the key source that sealed it. A new one is sealed
 /// with the first key source that is configured (systemd credential, `STRONGROOM_KEY_FILE`, `STRONGROOM_KEY`), else
 /// with a key in the Secret Service, if there is a session bus and it answers unlocked within 2 s, else with a host
 /// key. The last two are made at first use. [`Choice`] tells what was chosen and why.
