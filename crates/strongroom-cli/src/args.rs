@@ -432,7 +432,7 @@ pub(crate) struct Migrate {
     #[arg(long, value_name = "PATH")]
     pub(crate) cache: Option<PathBuf>,
 
-    /// How the cache is to be kept. By default as auto says; with --import as it is kept already
+    /// How the cache is to be kept. By default as auto says; with --import, and at a new location, as it is kept already
     #[arg(long, value_enum, value_name = "KIND")]
     pub(crate) to: Option<Persistence>,
 
@@ -445,6 +445,8 @@ pub(crate) struct Migrate {
     pub(crate) keep: bool,
 
     /// Where the key is that the cache is to be sealed with. By default what is configured, else this host's
+    ///
+    /// Where only a new location is given, it is the source that the cache has already.
     ///
     /// host, file:PATH, env, systemd, secret-service, keyutils or passphrase-file:PATH.
     #[arg(long, value_name = "SOURCE", value_parser = key_source())]
@@ -605,7 +607,7 @@ pub(crate) enum Persistence {
     File,
     /// A file that is sealed with a key of Strongroom's
     Sealed,
-    /// An item of the desktop's Secret Service: that of msal-extensions' LibsecretPersistence
+    /// An item of the desktop's Secret Service: that of msal-extensions' LibsecretPersistence with the absolute path
     SecretService,
     /// A file that Windows encrypts: that of msal-extensions' FilePersistenceWithDataProtection
     Dpapi,

@@ -51,13 +51,15 @@ impl Cache {
     }
 }
 
-/// The path of the cache document: what `--cache` says, else the environment, else the user's.
+/// The path of the cache document: what `--cache` says, else the environment, else the user's. From the root: an item
+/// of the keyring is named by its path as it is spelled, and one spelling from two folders would be one item.
 pub(crate) fn location(named: Option<&Path>) -> Result<PathBuf, Failure> {
     let named = named
         .map(Path::to_owned)
         .or_else(|| env_vars::read_os(env_vars::STRONGROOM_CACHE).map(PathBuf::from));
     if let Some(path) = named {
-        return refuse_store(&path).map(|()| path);
+        // A path that cannot be made absolute, an empty one, is refused by who uses it.
+        return refuse_store(&path).map(|()| std::path::absolute(&path).unwrap_or(path));
     }
     let folder = env_vars::read_os(env_vars::XDG_CACHE_HOME)
         .map(PathBuf::from)

@@ -159,6 +159,16 @@ impl StdError for Error {
     }
 }
 
+/// A path as a shell takes it for one word, for the commands of remedies. In quotes only where it needs them.
+pub(crate) fn shell_word(path: &(impl fmt::Display + ?Sized)) -> String {
+    let path = path.to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "/._-+,:@%=".contains(c);
+    if !path.is_empty() && path.chars().all(is_plain) {
+        return path;
+    }
+    format!("'{}'", path.replace('\'', r"'\''"))
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 struct Custom {
@@ -178,5 +188,24 @@ impl Diagnose for Custom {
 
     fn remedy(&self) -> Option<Cow<'_, str>> {
         None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_is_one_word_to_a_shell_and_quoted_only_where_it_needs_it() {
+        for (path, word) in [
+            ("/var/lib/app/token_cache.bin", "/var/lib/app/token_cache.bin"),
+            ("/home/Jörg/a+b@c.bin", "/home/Jörg/a+b@c.bin"),
+            ("/my caches/a.bin", "'/my caches/a.bin'"),
+            ("/it's/$HOME", r"'/it'\''s/$HOME'"),
+            ("~/a", "'~/a'"),
+            ("", "''"),
+        ] {
+            assert_eq!(shell_word(path), word);
+        }
     }
 }

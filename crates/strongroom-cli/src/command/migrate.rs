@@ -1,6 +1,6 @@
 //! `strongroom migrate`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde_json::{Value, json};
 use strongroom::Protection;
@@ -13,16 +13,18 @@ use crate::failure::Failure;
 use crate::output::{self, printable};
 
 pub(crate) fn run(options: &Migrate, global: &Global) -> Result<(), Failure> {
-    let path = absolute(location(options.cache.as_deref())?);
+    let path = location(options.cache.as_deref())?;
     if let Some(name) = options.import {
         return import::run(name.into(), &path, options, global);
     }
     let mut migration = persistence::migrate(&path)
-        .from(from(&path, options))
-        .to(options.to.map_or(Kind::Auto, Kind::from))
+        .from(options.from_persistence.map_or(Kind::Auto, Kind::from))
         .keep(options.keep)
         .min_protection(options.min_protection.into())
         .lock_timeout(global.lock_timeout);
+    if let Some(kind) = options.to {
+        migration = migration.to(kind.into());
+    }
     if let Some(source) = &options.key_source {
         migration = migration.key_source(source.clone());
     }
@@ -30,7 +32,7 @@ pub(crate) fn run(options: &Migrate, global: &Global) -> Result<(), Failure> {
         migration = migration.from_key_source(source.clone());
     }
     if let Some(new) = &options.new_location {
-        migration = migration.new_location(absolute(location(Some(new))?));
+        migration = migration.new_location(location(Some(new))?);
     }
     let migrated = migration.run()?;
     match global.output {
@@ -51,27 +53,6 @@ pub(crate) fn run(options: &Migrate, global: &Global) -> Result<(), Failure> {
             )))
         }
     }
-}
-
-/// How the cache is kept now. Of one in a keyring nothing but an empty file lies there, and the keyring is asked.
-fn from(path: &Path, options: &Migrate) -> Kind {
-    if let Some(kind) = options.from_persistence {
-        return kind.into();
-    }
-    let is_signal = path.metadata().is_ok_and(|found| found.is_file() && found.len() <= LARGEST_SIGNAL);
-    let found = is_signal.then(|| persistence::builder(path).only_looks(true).open().ok()).flatten();
-    match found.as_ref().map(|found| found.choice().kind) {
-        Some("secret-service") => Kind::SecretService,
-        Some("keychain") => Kind::Keychain,
-        _ => Kind::Auto,
-    }
-}
-
-/// A signal file is empty, or `{}` with some white space.
-const LARGEST_SIGNAL: u64 = 16;
-
-fn absolute(path: PathBuf) -> PathBuf {
-    std::path::absolute(&path).unwrap_or(path)
 }
 
 fn as_json(location: &Path, kind: &str, key_source: Option<&str>, protection: Protection) -> Value {

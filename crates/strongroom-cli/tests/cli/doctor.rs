@@ -250,6 +250,22 @@ fn who_else_may_use_the_files_is_told_and_left_so() {
 }
 
 #[test]
+fn what_a_remedy_says_can_be_run_in_a_shell() {
+    let place = Place::new();
+    let cache = place.path("cache/it's $HOME.bin");
+    place.write(&cache, "{}");
+    set_mode(&cache, 0o644);
+    let mut doctor = command("doctor");
+    doctor.arg("--cache").arg(&cache).args(["--persistence", "file", "--output", "json"]);
+    let found = json(&run(&mut doctor));
+    let remedy = found.as_array().unwrap().iter().find(|finding| finding["check"] == "permissions").unwrap();
+    let remedy = remedy["remedy"].as_str().unwrap();
+    let command = remedy.strip_prefix("run '").unwrap().split_once("'; the next use").unwrap().0;
+    assert!(Command::new("sh").args(["-c", command]).status().unwrap().success(), "{command}");
+    assert_eq!(mode(&cache), 0o600);
+}
+
+#[test]
 fn a_folder_that_others_can_write_is_told_of() {
     let place = Place::new();
     let folder = place.path("cache");

@@ -138,6 +138,45 @@ fn the_old_cache_is_kept_where_that_is_wanted() {
 }
 
 #[test]
+fn each_of_several_within_a_second_is_kept() {
+    let world = World::new();
+    done(&run(&mut world.token()));
+    let mut kept = Vec::new();
+    for to in ["sealed", "file", "sealed", "file"] {
+        let before = world.content();
+        let migrated = world.migrated(&["--cache", "token_cache.bin", "--to", to, "--keep"]);
+        kept.push((PathBuf::from(migrated["kept"].as_str().unwrap()), before));
+    }
+    for (path, content) in kept {
+        assert_eq!(std::fs::read(path).unwrap(), content);
+    }
+}
+
+#[test]
+fn who_only_moves_a_cache_keeps_its_kind_and_its_key() {
+    let world = World::new();
+    done(&run(&mut world.token()));
+    let moved = world.migrated(&["--cache", "token_cache.bin", "--new-location", "plain.bin"]);
+    assert_eq!(moved["to"]["persistence"], "file");
+    done(&run(&mut world.ours("key", &["new", "--file", "own.key"])));
+    world.migrated(&["--cache", "plain.bin", "--to", "sealed", "--key-source", "file:own.key"]);
+    let moved = world.migrated(&["--cache", "plain.bin", "--new-location", "a.bin"]);
+    for name in ["persistence", "key_source", "protection"] {
+        assert_eq!(moved["to"][name], moved["from"][name], "{moved}");
+    }
+    assert_eq!(moved["to"]["protection"], "provided-key");
+    world.file("phrase", "correct horse");
+    world.migrated(&["--cache", "a.bin", "--to", "sealed", "--key-source", "passphrase-file:phrase"]);
+    let opens = ["--from-key-source", "passphrase-file:phrase"];
+    let moved = world.migrated(&[&["--cache", "a.bin", "--new-location", "b.bin"], &opens[..]].concat());
+    assert!(moved["to"]["key_source"].as_str().unwrap().starts_with("passphrase-file:"), "{moved}");
+    let to_sealed = ["--cache", "b.bin", "--new-location", "c.bin", "--to", "sealed"];
+    let moved = world.migrated(&[&to_sealed[..], &opens].concat());
+    assert_eq!(moved["to"]["key_source"], "host", "a kind that is given is as that of a new cache");
+    world.hits(&mut world.sealed("c.bin"));
+}
+
+#[test]
 fn what_cannot_be_done_leaves_everything_as_it_was() {
     let world = World::new();
     let to_sealed = |arguments: &[&str]| {

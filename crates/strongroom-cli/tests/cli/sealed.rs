@@ -197,13 +197,26 @@ fn a_least_protection_is_met_or_refused() {
             world.sts.reset();
             let output = run(&mut token());
             assert_eq!(code(&output), 4, "{name} {level}");
-            for said in [levels[at], level, "strongroom migrate --to sealed --key-source"] {
+            let cache = world.path(name).display().to_string();
+            let remedy = format!("'strongroom migrate --cache {cache} --to sealed --key-source SOURCE'");
+            for said in [levels[at], level, &remedy] {
                 assert!(stderr(&output).contains(said), "{said}: {}", stderr(&output));
             }
             assert_eq!(failure(&mut token()), (4, "protection_too_low".into()));
             assert_eq!((std::fs::read(world.path(name)).unwrap(), world.sts.stats().token), (before, 0));
         }
     }
+}
+
+#[test]
+fn of_a_new_cache_that_would_be_protected_too_little_nothing_is_told_to_be_migrated() {
+    let world = World::new();
+    let output = run(world.sealed("new.bin").args(["--min-protection", "os-store"]));
+    assert_eq!(code(&output), 4);
+    let said = stderr(&output);
+    assert!(said.contains("would have") && said.contains("--key-source SOURCE"), "{said}");
+    assert!(!said.contains("strongroom migrate"), "{said}");
+    assert!(!world.path("new.bin").exists());
 }
 
 #[test]
@@ -233,6 +246,10 @@ fn what_cannot_be_opened_is_left_as_it_is_and_the_remedy_is_told() {
         assert_eq!(failure(&mut world.sealed("case.bin")), (4, error.into()));
         assert_eq!(std::fs::read(path).unwrap(), content, "{error}");
     }
+    let path = world.file("it's a cache.bin", b"{\"AccessToken\":{}}");
+    let remedy = json(&run(world.sealed("it's a cache.bin").args(["--output", "json"])))["remedy"].clone();
+    let quoted = format!("--cache '{}' --to sealed", path.display().to_string().replace('\'', r"'\''"));
+    assert!(remedy.as_str().unwrap().contains(&quoted), "{remedy}");
     // The key is there for who says where.
     std::fs::rename(world.path("own.key"), world.path("moved.key")).unwrap();
     let output = run(&mut world.sealed("own.bin"));

@@ -184,3 +184,73 @@ fn in_a_session_a_new_cache_is_sealed_with_a_key_from_the_keyring() {
     assert_eq!(std::fs::read(&cache).unwrap(), sealed);
     assert_eq!(world.sts.stats().token, 1);
 }
+
+#[test]
+fn an_item_belongs_to_the_place_of_its_signal_file_however_that_is_spelled() {
+    let Some(session) = Session::start("an_item_belongs_to_the_place_of_its_signal_file") else { return };
+    let world = World::new();
+    let source = |folder: &str, cache: &str| {
+        let mut token = token(&world, &cache.into());
+        std::fs::create_dir_all(world.path(folder)).unwrap();
+        session.join(&mut token).current_dir(world.path(folder)).args(["--persistence", "secret-service"]);
+        json(&run(&mut token))["token_source"].clone()
+    };
+    assert_eq!(source("one", "a.bin"), "identity_provider");
+    assert_eq!(source("two", "a.bin"), "identity_provider", "another folder, another cache");
+    assert_eq!(source("one", "./a.bin"), "cache");
+    assert_eq!(source("two", &world.path("one/a.bin").display().to_string()), "cache");
+
+    let mut inspect = command("inspect");
+    session.join(&mut inspect).current_dir(world.path("one"));
+    let listed = json(&run(inspect.args(["--cache", "a.bin", "--output", "json"])));
+    assert!(!listed.as_array().unwrap().is_empty());
+    let mut migrate = command("migrate");
+    session.join(&mut migrate).current_dir(world.path("one"));
+    migrate.args(["--cache", "a.bin", "--to", "sealed", "--new-location", "b.bin", "--output", "json"]);
+    assert_eq!(json(&run(&mut migrate))["from"]["persistence"], "secret-service");
+}
+
+#[test]
+fn a_signal_file_is_recognised_and_never_becomes_another_cache() {
+    let Some(session) = Session::start("a_signal_file_is_recognised_and_never_becomes_another_cache") else {
+        return;
+    };
+    let world = World::new();
+    let cache = world.path("desktop/token_cache.bin");
+    json(&run(session.join(token(&world, &cache).args(["--persistence", "secret-service"]))));
+    let output = json(&run(session.join(&mut token(&world, &cache))));
+    assert_eq!(
+        (&output["token_source"], &output["cache"]["persistence"]),
+        (&"cache".into(), &"secret-service".into())
+    );
+    for options in [
+        &["--persistence", "file"][..],
+        &["--persistence", "sealed"],
+        &["--key-source", "host"],
+        &["--fallback-to-plaintext", "--persistence", "sealed"],
+    ] {
+        let error = json(&run(session.join(token(&world, &cache).args(options))));
+        assert_eq!(error["error"], "signal_file_there", "{options:?}: {error}");
+        let remedy = error["remedy"].as_str().unwrap();
+        assert!(remedy.contains("--persistence secret-service") && remedy.contains("migrate"), "{remedy}");
+        assert_eq!(std::fs::read(&cache).unwrap(), b"", "{options:?}");
+    }
+    for kind in ["auto", "secret-service"] {
+        let mut doctor = command("doctor");
+        doctor.arg("--cache").arg(&cache).args(["--persistence", kind, "--output", "json"]);
+        let found = json(&run(session.join(&mut doctor)));
+        let message = found[0]["message"].as_str().unwrap();
+        assert!(
+            message.contains("the signal file of a cache that is an item of the Secret Service"),
+            "{message}"
+        );
+        assert!(found.as_array().unwrap().iter().all(|finding| finding["status"] == "ok"), "{found}");
+    }
+    assert_eq!(world.sts.stats().token, 1);
+
+    // An empty file of which the keyring knows nothing is a place like any other.
+    let empty = world.path("empty.bin");
+    std::fs::write(&empty, "").unwrap();
+    let output = json(&run(session.join(&mut token(&world, &empty))));
+    assert_eq!(output["cache"]["persistence"], "sealed");
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Kind;
 use crate::ErrorKind;
-use crate::error::Diagnose;
+use crate::error::{Diagnose, shell_word};
 
 /// Why a document could not be read, written or locked.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +53,14 @@ pub enum PersistenceError {
     NotASignalFile {
         /// The path.
         path: PathBuf,
+    },
+    /// A file is wanted, and a cache that lies in a keyring has its signal file there.
+    #[error("{} is the signal file of a cache that is kept as {kind}", path.display())]
+    SignalFileThere {
+        /// The path.
+        path: PathBuf,
+        /// How the cache is kept.
+        kind: Kind,
     },
     /// The operating system does not let this user do that.
     #[error("cannot {action} {}: {source}", path.display())]
@@ -180,9 +188,10 @@ impl Diagnose for PersistenceError {
         match self {
             Self::Locked { .. } => ErrorKind::Locked,
             Self::Contended { .. } => ErrorKind::Contended,
-            Self::TooLarge { .. } | Self::NotAFile { .. } | Self::NotASignalFile { .. } => {
-                ErrorKind::Unusable
-            }
+            Self::TooLarge { .. }
+            | Self::NotAFile { .. }
+            | Self::NotASignalFile { .. }
+            | Self::SignalFileThere { .. } => ErrorKind::Unusable,
             Self::LockPathTaken { .. }
             | Self::InvalidPath { .. }
             | Self::InvalidMode { .. }
@@ -205,6 +214,7 @@ impl Diagnose for PersistenceError {
             Self::TooLarge { .. } => "too_large",
             Self::NotAFile { .. } => "not_a_file",
             Self::NotASignalFile { .. } => "not_a_signal_file",
+            Self::SignalFileThere { .. } => "signal_file_there",
             Self::PermissionDenied { .. } => "permission_denied",
             Self::WrongOwner { .. } => "wrong_owner",
             Self::UnsafeDirectory { .. } => "unsafe_directory",
@@ -239,6 +249,11 @@ impl Diagnose for PersistenceError {
                 "choose another location: a cache that lies in a keyring has an empty file there, and this one may be \
                  a cache itself",
             ),
+            Self::SignalFileThere { path, kind } => Cow::Owned(format!(
+                "use it with --persistence {kind}, or move it into a file with 'strongroom migrate --cache {} --to sealed \
+                 --new-location PATH'; it was not touched",
+                shell_word(&path.display())
+            )),
             Self::PermissionDenied { path, .. } => Cow::Owned(format!(
                 "give this user read and write access to {} and its directory, or choose another location",
                 path.display()
@@ -246,9 +261,10 @@ impl Diagnose for PersistenceError {
             Self::WrongOwner { owner, .. } => Cow::Owned(format!(
                 "run as user {owner}, give the file to this user with chown, or choose a location of your own"
             )),
-            Self::UnsafeDirectory { path, .. } => {
-                Cow::Owned(format!("run 'chmod o-w {}', or choose another directory", path.display()))
-            }
+            Self::UnsafeDirectory { path, .. } => Cow::Owned(format!(
+                "run 'chmod o-w {}', or choose another directory",
+                shell_word(&path.display())
+            )),
             Self::UnsafeLink { .. } => {
                 Cow::Borrowed("use the path of the file itself, or a link that belongs to this user")
             }

@@ -40,7 +40,7 @@ pub fn migrate(path: impl Into<PathBuf>) -> Migration {
     Migration {
         path: path.into(),
         from: Kind::Auto,
-        to: Kind::Auto,
+        to: None,
         from_key_source: None,
         key_source: None,
         new_location: None,
@@ -99,7 +99,7 @@ pub fn rewrite(path: impl Into<PathBuf>, key_source: Option<KeySelector>) -> Res
 pub struct Migration {
     path: PathBuf,
     from: Kind,
-    to: Kind,
+    to: Option<Kind>,
     from_key_source: Option<KeySelector>,
     key_source: Option<KeySelector>,
     new_location: Option<PathBuf>,
@@ -128,17 +128,19 @@ pub struct Migrated {
 }
 
 impl Migration {
-    /// What the document is now: by default what lies there. Only of an item in a keyring it has to be said, because
-    /// nothing but its signal file lies there.
+    /// What the document is now: by default what lies there. Only of an item in a keyring that does not answer it has
+    /// to be said, because nothing but its signal file lies there.
     pub fn from(mut self, kind: Kind) -> Self {
         self.from = kind;
         self
     }
 
-    /// What the document is to become: by default what the platform does best. An item of a keyring and a file cannot
-    /// have one location: from one to the other takes a [`new_location`](Self::new_location).
+    /// What the document is to become: by default what the platform does best; at a
+    /// [`new_location`](Self::new_location), if no [`key_source`](Self::key_source) is given either, what it is, sealed
+    /// with a key from the same source. An item of a keyring and a file cannot have one location: from one to the
+    /// other takes a new one.
     pub fn to(mut self, kind: Kind) -> Self {
-        self.to = kind;
+        self.to = Some(kind);
         self
     }
 
@@ -203,14 +205,15 @@ impl Migration {
         if let Some(selector) = self.from_key_source.clone() {
             from = from.key_source(selector);
         }
-        let is_in_keyring = self.from.is_keyring();
-        if !is_in_keyring && matches!(from.look()?, Found::Nothing) {
+        let is_nothing = matches!(from.look()?, Found::Nothing);
+        let old = if self.from.is_keyring() { from.kind(self.from).build()? } else { from.open()? };
+        let is_in_keyring = old.is_in_keyring();
+        if !is_in_keyring && is_nothing {
             return Err(nothing_at(&path));
         }
-        let old = if is_in_keyring { from.kind(self.from).build()? } else { from.open()? };
         match &self.new_location {
             Some(new) if !is_same(&path, new) => self.move_to(&path, &file::absolute(new)?, &old, &place),
-            _ if is_in_keyring || self.to.is_keyring() => {
+            _ if is_in_keyring || self.to.is_some_and(Kind::is_keyring) => {
                 let message =
                     format!("{} is the signal file of a keyring, and cannot be a cache", path.display());
                 Err(Error::new(ErrorKind::Configuration, "new_location_needed", message)
@@ -222,7 +225,7 @@ impl Migration {
 
     fn in_place(&self, path: &Path, old: &ChosenPersistence, place: &Place) -> Result<Migrated, Error> {
         let configured = Configured::new(Environment::read());
-        let form = match (self.to, &self.key_source) {
+        let form = match (self.to.unwrap_or_default(), &self.key_source) {
             (Kind::File, _) => Form::Plain,
             (Kind::Dpapi, _) => Form::protected()?,
             (Kind::Auto, None) if cfg!(windows) => Form::protected()?,
@@ -245,15 +248,15 @@ impl Migration {
         place: &Place,
     ) -> Result<Migrated, Error> {
         refuse_entangled(from, path)?;
-        let mut to = builder(path).kind(self.to).min_protection(self.min_protection);
-        to = to.keep_lost().made(place.making.clone());
-        if let Some(selector) = self.key_source.clone() {
-            to = to.key_source(selector);
-        }
+        let mut to = builder(path).min_protection(self.min_protection).keep_lost().made(place.making.clone());
+        to = match (self.to, self.key_source.clone()) {
+            // Who only moves it means nothing else, least of all less protection.
+            (None, None) => to.kept_as(old),
+            (kind, None) => to.kind(kind.unwrap_or_default()),
+            (kind, Some(selector)) => to.kind(kind.unwrap_or_default()).key_source(selector),
+        };
         if !matches!(to.look()?, Found::Nothing | Found::Blank) {
-            let message = format!("there is something at {} already", path.display());
-            return Err(Error::new(ErrorKind::Configuration, "location_in_use", message)
-                .with_remedy("choose a new location where nothing is yet"));
+            return Err(in_use(path));
         }
         let new = to.clone().build()?;
         // In the order of their paths, so that two that move the other way round do not wait for each other.
@@ -266,12 +269,12 @@ impl Migration {
         let still_held = || first.still_held() && second.still_held();
 
         let (document, revision) = load_cache(old)?;
-        if self.from.is_keyring() && document.bytes().is_empty() {
+        if old.is_in_keyring() && document.bytes().is_empty() {
             return Err(nothing_at(from));
         }
         let there = block_on(new.load())?;
         if !there.bytes.is_empty() {
-            return Err(contended(path));
+            return Err(if new.is_in_keyring() { in_use(path) } else { contended(path) });
         }
         save(&new, document.bytes(), &there.revision, &still_held, path)?;
         // Opened anew, by keys that come from their source anew: as whoever comes next has to.
@@ -313,7 +316,7 @@ impl Migration {
             return Ok(());
         }
         let (location, least) = (self.path.display().to_string(), self.min_protection);
-        Err(SealError::ProtectionTooLow { location, has, least }.into())
+        Err(SealError::ProtectionTooLow { location, has, least, is_there: false }.into())
     }
 }
 
@@ -417,11 +420,19 @@ impl InPlace<'_> {
     }
 
     fn keep_old(&self, content: &SecretBytes) -> Result<PathBuf, Error> {
-        let suffix = format!("{KEPT}{}", quarantine::utc(SystemClock.now()));
-        let path = access::with_suffix(&self.place.target, &suffix);
-        let file = file_at(&path, &self.place.making)?;
-        save(&file, content, &Revision::absent(), &|| true, &path)?;
-        Ok(path)
+        let time = quarantine::utc(SystemClock.now());
+        let mut number = 1;
+        loop {
+            let suffix = format!("{KEPT}{}", quarantine::numbered(&time, number));
+            let path = access::with_suffix(&self.place.target, &suffix);
+            let file = file_at(&path, &self.place.making)?;
+            match block_on(file.save(content, &Revision::absent(), &Fence::new(&|| true)))? {
+                Saved::Saved(_) => return Ok(path),
+                // Another one of this second.
+                Saved::Conflict if number < quarantine::MOST => number += 1,
+                Saved::Conflict => return Err(contended(&path)),
+            }
+        }
     }
 }
 
@@ -550,6 +561,12 @@ fn is_same(one: &Path, other: &Path) -> bool {
 fn is_same_file(one: &Path, other: &Path) -> bool {
     let id = |path: &Path| access::FileId::at(&path.canonicalize().ok()?).ok();
     id(one).is_some_and(|one| id(other) == Some(one))
+}
+
+fn in_use(path: &Path) -> Error {
+    let message = format!("there is something at {} already", path.display());
+    Error::new(ErrorKind::Configuration, "location_in_use", message)
+        .with_remedy("choose a new location where nothing is yet")
 }
 
 fn contended(path: &Path) -> Error {

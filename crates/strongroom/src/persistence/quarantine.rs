@@ -49,12 +49,10 @@ fn move_aside(target: &Path) -> Result<PathBuf, PersistenceError> {
         .max()
         .map_or(1, |highest| highest + 1);
     loop {
-        // Two digits, so that names sort by time.
-        let suffix = if number == 1 { format!("{MARK}{time}") } else { format!("{MARK}{time}-{number:02}") };
-        let path = access::with_suffix(target, &suffix);
+        let path = access::with_suffix(target, &format!("{MARK}{}", numbered(&time, number)));
         match atomic::rename(target, &path, true) {
             Ok(()) => return Ok(path),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < 99 => number += 1,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && number < MOST => number += 1,
             Err(source) => return Err(PersistenceError::io("set aside", target, source)),
         }
     }
@@ -99,6 +97,14 @@ fn is_time(text: &str) -> bool {
     };
     shape("00000000T000000Z", text) || shape("00000000T000000Z-00", text)
 }
+
+/// The `number`th name of one time, from 1 to [`MOST`]. Two digits, so that names sort by time.
+pub(super) fn numbered(time: &str, number: u32) -> String {
+    if number == 1 { time.to_owned() } else { format!("{time}-{number:02}") }
+}
+
+/// How many names there are for one time.
+pub(super) const MOST: u32 = 99;
 
 /// A moment as `YYYYMMDDTHHMMSSZ`.
 pub(super) fn utc(moment: UnixSeconds) -> String {

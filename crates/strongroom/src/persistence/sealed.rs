@@ -228,7 +228,7 @@ impl Keys {
         let has = unlocked.source.protection();
         if has < self.least {
             let (location, least) = (location.to_string(), self.least);
-            return Err(SealError::ProtectionTooLow { location, has, least }.into());
+            return Err(SealError::ProtectionTooLow { location, has, least, is_there: true }.into());
         }
         let ring = Arc::clone(&unlocked.ring);
         self.begin_with(unlocked);

@@ -39,7 +39,8 @@ use crate::{Error, SecretBytes};
 /// On Windows that is a file that Windows encrypts (DPAPI), on macOS an item of the keychain, or a sealed file with a
 /// host key where no keychain is to be had. Something sealed that is there already stays a sealed file.
 ///
-/// On Linux that is a sealed file. What is there is opened with the key source that sealed it. A new one is sealed
+/// On Linux that is a sealed file, or the item of the Secret Service whose signal file is there: the service is asked for
+/// one where an empty file is. What is there is opened with the key source that sealed it. A new one is sealed
 /// with the first key source that is configured (systemd credential, `STRONGROOM_KEY_FILE`, `STRONGROOM_KEY`), else
 /// with a key in the Secret Service, if there is a session bus and it answers unlocked within 2 s, else with a host
 /// key. The last two are made at first use. [`Choice`] tells what was chosen and why.
@@ -82,12 +83,14 @@ pub fn sealed_with(path: impl Into<PathBuf>) -> Result<Option<SealedWith>, Error
 /// The document at `path`, for those who choose how it is kept.
 ///
 /// Of the kinds `secret-service` and `keychain` it is the signal file that lies there: empty, `{}`, or made at the
-/// first save.
+/// first save. The item is named by `path` as it is given, as `msal_extensions` does it: two spellings are two items,
+/// and a relative path is one item in all folders.
 pub fn builder(path: impl Into<PathBuf>) -> PersistenceBuilder {
     let path = path.into();
     PersistenceBuilder {
         kind: Kind::Auto,
         key_source: None,
+        source: None,
         fallback_to_plaintext: false,
         min_protection: Protection::None,
         making: Making::PRIVATE,
@@ -232,6 +235,8 @@ pub struct PersistenceBuilder {
     pub(super) path: PathBuf,
     kind: Kind,
     key_source: Option<KeySelector>,
+    /// That key source itself, where it is at hand.
+    source: Option<Arc<dyn KeySource>>,
     fallback_to_plaintext: bool,
     min_protection: Protection,
     making: Making,
@@ -339,6 +344,7 @@ impl PersistenceBuilder {
     /// `unknown_key` and others: the key of what is there is not to be had. `no_encryption`: no key can be made or
     /// found for a new document; the message lists what was tried. `protection_too_low`. `feature_missing`: this build
     /// does not have the kind. `not_a_signal_file`: a keyring is wanted and something else is there.
+    /// `signal_file_there`: a file is wanted, and there is the signal file of a cache in a keyring.
     /// `Configuration`: the path or the mode cannot be used.
     pub fn build(self) -> Result<ChosenPersistence, Error> {
         let decided = self.decide(true, &self.configured())?;
@@ -353,7 +359,10 @@ impl PersistenceBuilder {
     /// Something else than a cache is there, or its key is not to be had. `protection_too_low`.
     pub fn open(mut self) -> Result<ChosenPersistence, Error> {
         self.kind = match self.look()? {
-            Found::Nothing | Found::Blank => self.signalled_keyring().unwrap_or(Kind::File),
+            Found::Nothing | Found::Blank => match self.signalled_keyring() {
+                Some(keyring) => keyring,
+                None => return self.plain(Vec::new()),
+            },
             Found::Plain => Kind::File,
             // Whether Windows has encrypted it, only decrypting tells.
             Found::Other if cfg!(windows) => Kind::Dpapi,
@@ -366,6 +375,13 @@ impl PersistenceBuilder {
     /// empty, and the next write moves it aside.
     pub fn keep_lost(mut self) -> Self {
         self.keeps_lost = true;
+        self
+    }
+
+    /// As `other` is kept: a persistence of its kind, with its key source.
+    pub(super) fn kept_as(mut self, other: &ChosenPersistence) -> Self {
+        self.kind = other.kind;
+        self.source = other.source.clone();
         self
     }
 
@@ -382,6 +398,11 @@ impl PersistenceBuilder {
 
     pub(super) fn decide(&self, make: bool, configured: &Configured) -> Result<ChosenPersistence, Error> {
         let mut reasons = Vec::new();
+        if !self.kind.is_keyring()
+            && let Some(keyring) = self.signalled_keyring()
+        {
+            return self.signalled(keyring);
+        }
         if self.kind == Kind::File {
             return self.plain(reasons);
         }
@@ -402,6 +423,16 @@ impl PersistenceBuilder {
             }
             result => result,
         }
+    }
+
+    /// The document in `keyring`, whose signal file is at the location: a file there would be a second cache, and the
+    /// first could not be opened any more.
+    fn signalled(&self, keyring: Kind) -> Result<ChosenPersistence, Error> {
+        if self.kind != Kind::Auto || self.key_source.is_some() {
+            return Err(PersistenceError::SignalFileThere { path: self.path.clone(), kind: keyring }.into());
+        }
+        let reason = format!("{}: {}", self.path.display(), signal_file_of(keyring));
+        self.keyring(keyring, vec![reason])
     }
 
     /// The persistence of `found`, which is not plain, or of a new document.
@@ -476,43 +507,53 @@ impl PersistenceBuilder {
     fn keyring(&self, kind: Kind, reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
         #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
         if kind == Kind::SecretService {
-            return self.by_the_system(self.secret_service.clone().build()?, reasons);
+            return self.by_the_system(kind, self.secret_service.clone().build()?, reasons);
         }
         #[cfg(target_os = "macos")]
         if kind == Kind::Keychain {
-            return self.by_the_system(self.keychain.clone().build()?, reasons);
+            return self.by_the_system(kind, self.keychain.clone().build()?, reasons);
         }
         Err(kind.missing())
     }
 
-    /// The keyring that has a document, if the location may be its signal file. Asks for nothing that needs a prompt.
+    /// The keyring that has a document whose signal file is at the location. Asked only where a file is that may be
+    /// one, and a bus; and for nothing that needs a prompt.
     #[cfg(all(feature = "secret-service", unix, not(target_vendor = "apple")))]
-    fn signalled_keyring(&self) -> Option<Kind> {
-        self.path.symlink_metadata().ok()?;
-        block_on(Configured::new(Environment::read()).secret_service_at_hand()).ok()?;
+    pub(super) fn signalled_keyring(&self) -> Option<Kind> {
+        if !self.may_be_signal_file() || !self.secret_service.has_bus(&Environment::read().session_bus) {
+            return None;
+        }
         let item = self.secret_service.clone().prompt(false).build().ok()?;
         let document = block_on(item.load()).ok()?;
         (!document.bytes.is_empty()).then_some(Kind::SecretService)
     }
 
     #[cfg(target_os = "macos")]
-    fn signalled_keyring(&self) -> Option<Kind> {
-        self.path.symlink_metadata().ok()?;
+    pub(super) fn signalled_keyring(&self) -> Option<Kind> {
+        if !self.may_be_signal_file() {
+            return None;
+        }
         let document = block_on(self.keychain.clone().build().ok()?.load()).ok()?;
         (!document.bytes.is_empty()).then_some(Kind::Keychain)
     }
 
     #[cfg(not(any(target_os = "macos", all(feature = "secret-service", unix))))]
     #[allow(clippy::unused_self)] // as where there is one
-    fn signalled_keyring(&self) -> Option<Kind> {
+    pub(super) fn signalled_keyring(&self) -> Option<Kind> {
         None
+    }
+
+    /// Whether a file is there, and nothing in it.
+    #[cfg(any(target_os = "macos", all(feature = "secret-service", unix)))]
+    fn may_be_signal_file(&self) -> bool {
+        self.path.symlink_metadata().is_ok() && matches!(self.look(), Ok(Found::Nothing | Found::Blank))
     }
 
     #[cfg(windows)]
     fn protected(&self, reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
         let file = self.file().build()?;
         let protected = FilePersistenceWithDataProtection::over(file).entropy(self.entropy.clone());
-        self.by_the_system(protected, reasons)
+        self.by_the_system(Kind::Dpapi, protected, reasons)
     }
 
     #[cfg(not(windows))]
@@ -524,17 +565,18 @@ impl PersistenceBuilder {
     #[cfg(any(windows, target_os = "macos", all(feature = "secret-service", unix)))]
     fn by_the_system(
         &self,
+        kind: Kind,
         persistence: impl Persistence + 'static,
         reasons: Vec<String>,
     ) -> Result<ChosenPersistence, Error> {
-        self.check(persistence.protection())?;
+        self.check(persistence.protection(), || false)?;
         let choice = Choice {
             kind: persistence.kind(),
             key_source: None,
             protection: persistence.protection(),
             reasons,
         };
-        Ok(ChosenPersistence { inner: Box::new(persistence), choice, keys: None, source: None })
+        Ok(ChosenPersistence { inner: Box::new(persistence), kind, choice, keys: None, source: None })
     }
 
     fn plain(&self, mut reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
@@ -542,9 +584,9 @@ impl PersistenceBuilder {
             reasons.push("a plain file was asked for".into());
         }
         let file = self.file().build()?;
-        self.check(Protection::None)?;
+        self.check(Protection::None, || matches!(self.look(), Ok(Found::Plain)))?;
         let choice = Choice { kind: file.kind(), key_source: None, protection: Protection::None, reasons };
-        Ok(ChosenPersistence { inner: Box::new(file), choice, keys: None, source: None })
+        Ok(ChosenPersistence { inner: Box::new(file), kind: Kind::File, choice, keys: None, source: None })
     }
 
     fn fall_back(&self, reasons: Vec<String>) -> Result<ChosenPersistence, Error> {
@@ -566,9 +608,10 @@ impl PersistenceBuilder {
     ) -> Result<ChosenPersistence, Error> {
         // No other program reads it, so theirs is no lock to wait for.
         let file = self.file().peers_lock(false).build()?;
-        let sources = match &self.key_source {
-            Some(selector) => Sources::One(configured.source(selector)?),
-            None => Sources::AsSealed(configured.clone()),
+        let sources = match (&self.source, &self.key_source) {
+            (Some(source), _) => Sources::One(Arc::clone(source)),
+            (None, Some(selector)) => Sources::One(configured.source(selector)?),
+            (None, None) => Sources::AsSealed(configured.clone()),
         };
         let explicit = match &sources {
             Sources::One(source) => Some(Arc::clone(source)),
@@ -602,7 +645,7 @@ impl PersistenceBuilder {
                 source
             }
         };
-        self.check(source.protection())?;
+        self.check(source.protection(), || existing.is_some())?;
         if keys.current().is_none() && make {
             let ring = block_on(source.to_seal()).map_err(|error| match source.kind() {
                 KeySourceKind::Host if !looked_at.is_empty() => {
@@ -621,19 +664,25 @@ impl PersistenceBuilder {
         };
         let keys = Arc::new(keys);
         let inner = SealedPersistence::with_keys(file, Arc::clone(&keys));
-        Ok(ChosenPersistence { inner: Box::new(inner), choice, keys: Some(keys), source: Some(source) })
+        Ok(ChosenPersistence {
+            inner: Box::new(inner),
+            kind: Kind::Sealed,
+            choice,
+            keys: Some(keys),
+            source: Some(source),
+        })
     }
 
     fn file(&self) -> FilePersistenceBuilder {
         FilePersistence::builder(&self.path).made(self.making.clone()).only_looks(self.only_looks)
     }
 
-    fn check(&self, has: Protection) -> Result<(), Error> {
+    fn check(&self, has: Protection, is_there: impl FnOnce() -> bool) -> Result<(), Error> {
         if has >= self.min_protection {
             return Ok(());
         }
-        let (location, least) = (self.path.display().to_string(), self.min_protection);
-        Err(SealError::ProtectionTooLow { location, has, least }.into())
+        let (location, least, is_there) = (self.path.display().to_string(), self.min_protection, is_there());
+        Err(SealError::ProtectionTooLow { location, has, least, is_there }.into())
     }
 
     /// What is at the location.
@@ -666,6 +715,15 @@ impl PersistenceBuilder {
         let text = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start).trim_ascii_start();
         Ok(if text.starts_with(b"{") { Found::Plain } else { Found::Other })
     }
+}
+
+/// What lies at a location whose document is in a keyring.
+pub(super) fn signal_file_of(keyring: Kind) -> String {
+    let service = match keyring {
+        Kind::Keychain => "keychain",
+        _ => "Secret Service",
+    };
+    format!("the signal file of a cache that is an item of the {service}")
 }
 
 /// What lies at a location.
@@ -884,6 +942,7 @@ fn absolute(path: &Path) -> Result<PathBuf, PersistenceError> {
 #[derive(Debug)]
 pub struct ChosenPersistence {
     inner: Box<dyn Persistence>,
+    kind: Kind,
     choice: Choice,
     keys: Option<Arc<Keys>>,
     /// Where the keys come from that it is sealed with next.
@@ -895,6 +954,11 @@ impl ChosenPersistence {
     #[must_use]
     pub fn choice(&self) -> &Choice {
         &self.choice
+    }
+
+    /// Whether it is an item of a keyring.
+    pub(super) fn is_in_keyring(&self) -> bool {
+        self.kind.is_keyring()
     }
 
     pub(super) fn source(&self) -> Option<&Arc<dyn KeySource>> {

@@ -8,7 +8,7 @@ use super::key_ring::KeyId;
 use super::key_source::KeySourceKind;
 use super::protection::Protection;
 use crate::ErrorKind;
-use crate::error::Diagnose;
+use crate::error::{Diagnose, shell_word};
 
 /// Why an envelope was not opened. What it was about stands in [`SealError::Refused`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -190,7 +190,10 @@ pub enum SealError {
         text: String,
     },
     /// The cache would be protected less well than was demanded.
-    #[error("{location} would have the protection {has}, and at least {least} is demanded")]
+    #[error(
+        "{location} {} the protection {has}, and at least {least} is demanded",
+        if *is_there { "has" } else { "would have" }
+    )]
     ProtectionTooLow {
         /// The cache.
         location: String,
@@ -198,6 +201,8 @@ pub enum SealError {
         has: Protection,
         /// What was demanded.
         least: Protection,
+        /// Whether the cache is there already.
+        is_there: bool,
     },
     /// Nothing on this machine can keep a key.
     #[error("{location} cannot be encrypted: {}", tried.join("; "))]
@@ -289,8 +294,9 @@ impl Diagnose for SealError {
     fn remedy(&self) -> Option<Cow<'_, str>> {
         Some(match self {
             Self::NotSealed { location } => Cow::Owned(format!(
-                "seal it with 'strongroom migrate --cache {location} --to sealed', or open it with \
-                 --persistence file; it was not touched"
+                "seal it with 'strongroom migrate --cache {} --to sealed', or open it with --persistence file; it was not \
+                 touched",
+                shell_word(location)
             )),
             Self::OtherKind { .. } => Cow::Borrowed("choose another location; the file was not touched"),
             Self::LaterVersion { .. } | Self::UnsupportedSource { .. } => {
@@ -327,7 +333,7 @@ impl Diagnose for SealError {
             ),
             Self::KeyFileExposed { path, .. } => Cow::Owned(format!(
                 "run 'chmod 0600 {}', and rotate the key: others could have read it",
-                path.display()
+                shell_word(&path.display())
             )),
             Self::NotOpened { .. } => Cow::Borrowed(
                 "check that the tool itself still finds its tokens, on this machine and as this user; it was not touched",
@@ -352,9 +358,14 @@ impl Diagnose for SealError {
             Self::UnknownSource { .. } => Cow::Borrowed(
                 "use host, file:PATH, env, systemd, secret-service, keyutils or passphrase-file:PATH",
             ),
-            Self::ProtectionTooLow { .. } => Cow::Borrowed(
-                "re-seal it with a better key source ('strongroom migrate --to sealed --key-source SOURCE'), or \
-                 demand less",
+            Self::ProtectionTooLow { location, is_there: true, .. } => Cow::Owned(format!(
+                "seal it with a better key source, 'strongroom migrate --cache {} --to sealed --key-source SOURCE', or \
+                 demand less; it was not touched",
+                shell_word(location)
+            )),
+            Self::ProtectionTooLow { is_there: false, .. } => Cow::Borrowed(
+                "choose a better key source (--key-source SOURCE, with --persistence sealed or migrate's --to sealed), \
+                 or demand less",
             ),
             Self::NothingAvailable { .. } => Cow::Borrowed(
                 "set STRONGROOM_STATE_DIR to a folder of this user for a host key, or hand in a key with \

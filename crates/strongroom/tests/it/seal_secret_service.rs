@@ -313,7 +313,8 @@ fn an_unknown_key_may_be_in_another_keyring_that_is_locked_which_is_told() {
     let new = desk.folder.path().join("new.bin");
     let put = in_session(&desk.keyring.bus, &desk.host(), "put a", &new);
     assert_eq!(put, "sealed secret-service os-store");
-    assert!(desk.does("scopes").contains("a keyring that is locked"));
+    let said = desk.does("scopes");
+    assert!(said.contains("a keyring that is locked"), "{said}");
 }
 
 #[test]

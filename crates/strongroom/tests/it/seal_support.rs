@@ -187,7 +187,7 @@ fn use_cache(what: &str, path: &Path) -> Result<String, Error> {
             let migration = persistence::migrate(path);
             let migration = match verb {
                 "into-keyring" => migration.to(Kind::SecretService),
-                _ => migration.from(Kind::SecretService),
+                _ => migration.from(Kind::SecretService).to(Kind::Sealed),
             };
             let migration = if argument.is_empty() { migration } else { migration.new_location(argument) };
             migration.run()?.kind.to_owned()

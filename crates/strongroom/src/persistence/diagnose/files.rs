@@ -7,6 +7,7 @@ use std::time::UNIX_EPOCH;
 use super::probe::existing;
 use super::{Doctor, Finding, Place};
 use crate::UnixSeconds;
+use crate::error::shell_word;
 use crate::persistence::access::{self, OWNER_ONLY};
 use crate::persistence::key_files::widest_mode;
 use crate::persistence::{atomic, flight, left_over, lock, quarantine};
@@ -15,7 +16,8 @@ impl Doctor {
     pub(super) fn permissions(&mut self, place: &Place, is_sealed: bool) {
         if let Some(has) = exposed_mode(&place.target) {
             let message = format!("the cache has {has}, others can use it");
-            let remedy = format!("run 'chmod 0600 {}'; the next use does it too", place.target.display());
+            let remedy =
+                format!("run 'chmod 0600 {}'; the next use does it too", shell_word(&place.target.display()));
             self.push(if is_sealed {
                 Finding::warn("permissions", message, remedy)
             } else {
@@ -29,7 +31,7 @@ impl Doctor {
             .filter(|path| exposed_mode(path).is_some())
             .collect();
         if !exposed.is_empty() {
-            let names = exposed.iter().map(|path| path.display().to_string()).collect::<Vec<_>>().join(" ");
+            let names = exposed.iter().map(|path| shell_word(&path.display())).collect::<Vec<_>>().join(" ");
             let message = format!("others can use what lies beside the cache: {names}");
             self.push(Finding::warn("permissions", message, format!("run 'chmod 0600 {names}'")));
         }
@@ -202,7 +204,7 @@ fn others_in(directory: &Path) -> Option<Others> {
         let choose = "choose another directory";
         let others = |how: String, remedy: String, is_open| Some(Others { how, remedy, is_open });
         if mode & 0o002 != 0 && mode & STICKY == 0 {
-            let remedy = format!("run 'chmod o-w {shown}', or {choose}");
+            let remedy = format!("run 'chmod o-w {}', or {choose}", shell_word(&shown));
             // Above, the library does not look: what is refused is the directory itself.
             return others(format!("everybody can write to {shown} (mode {mode:04o})"), remedy, is_own);
         }
@@ -219,7 +221,7 @@ fn others_in(directory: &Path) -> Option<Others> {
             return others(how, choose.into(), false);
         }
         if is_own && mode & 0o020 != 0 && mode & STICKY == 0 {
-            let remedy = format!("run 'chmod g-w {shown}' if the group need not write to it");
+            let remedy = format!("run 'chmod g-w {}' if the group need not write to it", shell_word(&shown));
             return others(format!("the group of {shown} can write to it (mode {mode:04o})"), remedy, false);
         }
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::files::{exposed_key_mode, modified};
 use super::probe::can_be_written;
 use super::{Doctor, Finding};
+use crate::error::shell_word;
 use crate::persistence::key_files::KeyFilesOnDisk;
 use crate::persistence::{ChosenPersistence, access};
 use crate::seal::{FileSource, KeyRing, KeySource, KeySourceKind};
@@ -109,7 +110,7 @@ impl Doctor {
             let message = format!("{message}; others can read it ({mode})");
             let remedy = format!(
                 "run 'chmod 0600 {}' and then 'strongroom key rotate': others could have read it",
-                file.display()
+                shell_word(&file.display())
             );
             return self.push(Finding::fail("key", message, remedy));
         }

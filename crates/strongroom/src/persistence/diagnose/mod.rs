@@ -14,8 +14,9 @@ use std::path::{Path, PathBuf};
 
 use self::files::modified;
 use self::key::Key;
-use super::select::Found;
+use super::select::{Found, signal_file_of};
 use super::{ChosenPersistence, PersistenceBuilder, Protection, access, file};
+use crate::error::shell_word;
 use crate::time::{Clock as _, SystemClock};
 use crate::{Error, UnixSeconds};
 
@@ -162,7 +163,10 @@ impl Doctor {
             }
         };
         let mut message = match self.builder.look() {
-            Ok(found) => format!("{}: {found}", place.location.display()),
+            Ok(found) => match self.builder.signalled_keyring() {
+                Some(keyring) => format!("{}: {}", place.location.display(), signal_file_of(keyring)),
+                None => format!("{}: {found}", place.location.display()),
+            },
             Err(error) => {
                 self.push(Finding::of_error("location", &error));
                 return Some(place);
@@ -211,7 +215,7 @@ impl Doctor {
             let remedy = format!(
                 "restore the key from a backup, or go on without what is in it; 'strongroom purge --cache {} --all' \
                  removes it",
-                place.location.display()
+                shell_word(&place.location.display())
             );
             Finding::warn("persistence", message, remedy)
         } else {
@@ -238,7 +242,7 @@ impl Doctor {
         self.push(if level == Protection::None {
             let remedy = format!(
                 "'strongroom migrate --cache {} --to sealed' encrypts it, if no program in another language uses it",
-                place.location.display()
+                shell_word(&place.location.display())
             );
             Finding::warn("protection", message, remedy)
         } else if is_beside {

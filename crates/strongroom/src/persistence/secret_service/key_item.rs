@@ -89,7 +89,7 @@ impl KeysInService {
         answered(answer, limit, &progress).await.map_err(unavailable)
     }
 
-    fn has_bus(&self) -> Result<(), SecretServiceError> {
+    pub(super) fn has_bus(&self) -> Result<(), SecretServiceError> {
         if self.has_address || self.socket.exists() {
             return Ok(());
         }

@@ -21,6 +21,7 @@ use self::item::{Collection, Item, SCHEMA, Written, revision_of};
 pub(super) use self::key_item::KeysInService;
 use super::signal::{SignalFile, Signalled};
 use super::{BoxFuture, Fence, Loaded, Location, Persistence, PersistenceError, Protection, Revision, Saved};
+use crate::env_vars::SessionBus;
 use crate::time::Deadline;
 use crate::wait::until;
 use crate::{Error, SecretBytes};
@@ -213,6 +214,11 @@ impl SecretServicePersistenceBuilder {
     pub fn session_bus(mut self, address: impl Into<String>) -> Self {
         self.session_bus = Some(address.into());
         self
+    }
+
+    /// Whether there is a bus to ask, told at a glance. `session`: the bus of this session.
+    pub(super) fn has_bus(&self, session: &SessionBus) -> bool {
+        self.session_bus.is_some() || KeysInService::of(session).has_bus().is_ok()
     }
 
     /// The persistence. Touches no file, and asks nothing of the service.

@@ -34,6 +34,7 @@ pub(crate) use self::systemd::SystemdSource;
 use super::error::SealError;
 use super::key_ring::{KeyId, KeyRing};
 use super::protection::Protection;
+use crate::error::shell_word;
 use crate::wait::BoxFuture;
 use crate::{Error, SecretBytes};
 
@@ -170,7 +171,8 @@ impl KeySourceKind {
             Self::SecretService => {
                 return Cow::Owned(format!(
                     "run in the desktop session whose Secret Service has it, unlocked; for use without one (cron, ssh) \
-                     re-seal it there with 'strongroom migrate --cache {location} --to sealed --key-source host'"
+                     re-seal it there with 'strongroom migrate --cache {} --to sealed --key-source host'",
+                    shell_word(location)
                 ));
             }
             Self::Keyutils => "run as the user whose kernel keyring has it",
