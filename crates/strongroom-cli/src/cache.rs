@@ -26,14 +26,8 @@ impl Cache {
             .fallback_to_plaintext(keeping.fallback_to_plaintext))
     }
 
-    /// What is there, as it is, only to be looked at.
-    pub(crate) fn to_look_at(&self) -> Result<ChosenPersistence, Failure> {
-        Ok(self.builder()?.only_looks(true).open()?)
-    }
-
-    /// What is there, as it is, to remove some of it; one whose key is lost is an error. `only_looks`: only to see
-    /// what that would be.
-    pub(crate) fn to_clean(&self, only_looks: bool) -> Result<ChosenPersistence, Failure> {
+    /// What is there, as it is; one whose key is lost is an error, not an empty cache. `only_looks`: nothing is changed.
+    pub(crate) fn as_it_is(&self, only_looks: bool) -> Result<ChosenPersistence, Failure> {
         Ok(self.builder()?.only_looks(only_looks).keep_lost().open()?)
     }
 

@@ -41,7 +41,7 @@ pub(crate) fn run(options: &Doctor, global: &Global) -> Result<ExitCode, Failure
 
 /// Looks at what is in the cache, whatever kind it is.
 fn look_inside(cache: &Cache, findings: &mut Vec<Finding>) {
-    let opened = cache.to_clean(true).and_then(|persistence| Ok((cache::load(&persistence)?, persistence)));
+    let opened = cache.as_it_is(true).and_then(|persistence| Ok((cache::load(&persistence)?, persistence)));
     let (document, persistence) = match opened {
         Ok(opened) => opened,
         Err(failure) => {

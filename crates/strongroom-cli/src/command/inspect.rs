@@ -13,7 +13,7 @@ use crate::failure::Failure;
 use crate::output::{self, human_seconds, printable};
 
 pub(crate) fn run(options: &Inspect, global: &Global) -> Result<(), Failure> {
-    let persistence = options.cache.to_look_at()?;
+    let persistence = options.cache.as_it_is(true)?;
     let document = cache::load(&persistence)?;
     let now = SystemClock.now();
     match global.output {

@@ -19,7 +19,7 @@ use crate::{output, words};
 pub(crate) fn run(options: &Purge, global: &Global) -> Result<(), Failure> {
     require_word(options)?;
     let location = options.cache.location()?;
-    let persistence = match options.cache.to_clean(options.dry_run) {
+    let persistence = match options.cache.as_it_is(options.dry_run) {
         Err(failure) if options.all && failure.error.code() == "key_lost" => {
             return remove_lost(options, &location, failure, global);
         }

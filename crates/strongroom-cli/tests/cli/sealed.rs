@@ -60,6 +60,8 @@ fn a_cache_whose_host_key_is_lost_is_set_aside_with_a_notice() {
     done(&run(&mut world.sealed("cache.bin")));
     let before = std::fs::read(world.path("cache.bin")).unwrap();
     std::fs::remove_file(world.path("state/host.key")).unwrap();
+    let lost = failure(&mut world.ours("inspect", &["--cache", "cache.bin"]));
+    assert_eq!(lost, (4, "key_lost".into()), "who looks is not told that nothing is there");
     let output = run(world.sealed("cache.bin").args(["--output", "json"]));
     let result = json(&output);
     assert_eq!((code(&output), &result["token_source"]), (0, &"identity_provider".into()));
