@@ -158,7 +158,13 @@ fn a_wider_mode_is_tightened_and_an_open_folder_is_refused() {
 fn delivered_but_not_stored(world: &World, cache: &Path, expected: &str) {
     let token = || world.token_with(&world.ready().config_file, cache);
     let output = run(token().args(["--output", "json"]));
-    assert_eq!((code(&output), &json(&output)["persisted"]), (0, &false.into()), "{}", stderr(&output));
+    assert_eq!(
+        (code(&output), &json(&output)["persisted"]),
+        (0, &false.into()),
+        "{}{}",
+        stdout(&output),
+        stderr(&output)
+    );
     assert!(stderr(&output).contains(expected), "{}", stderr(&output));
     assert_eq!(failure(token().arg("--require-persist")), (4, expected.into()));
     assert!(stdout(&run(token().arg("--require-persist"))).is_empty());
@@ -230,5 +236,8 @@ mod unprivileged {
         delivered_but_not_stored(&world, &foreign.join("document.bin"), "wrong_owner");
         assert_eq!(std::fs::read(foreign.join("document.bin")).unwrap(), b"{}");
         delivered_but_not_stored(&world, &foreign.join("locked.bin"), "wrong_owner");
+        // What everybody can write is not root's word: it is not even looked into.
+        let mut token = world.token_with(&world.ready().config_file, &foreign.join("open.bin"));
+        assert_eq!(failure(&mut token), (4, "wrong_owner".into()));
     }
 }

@@ -125,15 +125,15 @@ pub(super) fn require_owner(path: &Path, found: &Metadata, mode: u32) -> Result<
     }
 }
 
-/// Refuses to take the word of a file that another user but root has written, unless a group shares it. Whoever may
-/// create files where a cache is expected could else hand us tokens of his own.
+/// Refuses to take the word of a file that another user but root has written, or can write where it is root's, unless a
+/// group shares it. Whoever may create files where a cache is expected could else hand us tokens of his own.
 pub(super) fn require_trusted_owner(
     path: &Path,
     found: &Metadata,
     mode: u32,
 ) -> Result<(), PersistenceError> {
     match foreign_owner(found) {
-        Some((0, _)) => Ok(()),
+        Some((0, _)) if !is_writable_by_others(found) => Ok(()),
         _ => require_owner(path, found, mode),
     }
 }
@@ -359,6 +359,11 @@ mod platform {
     #[cfg(target_os = "linux")]
     const ACCESS_LIST: &str = "system.posix_acl_access";
 
+    /// Whether more than the file's owner can write it.
+    pub(in super::super) fn is_writable_by_others(found: &Metadata) -> bool {
+        found.mode() & 0o022 != 0
+    }
+
     /// Whether a group shares this document on purpose: it alone, to read and to write, and this user is in it. What
     /// another user owns is believed only where the directory is that group's too.
     pub(in super::super) fn is_shared_by_group(target: &Path, found: &Metadata) -> bool {
@@ -477,6 +482,11 @@ mod platform {
         Ok(())
     }
 
+    /// Who can write a file is in its access list.
+    pub(in super::super) fn is_writable_by_others(_: &Metadata) -> bool {
+        false
+    }
+
     /// Who shares a file is in its access list.
     pub(in super::super) fn is_shared_by_group(_: &Path, _: &Metadata) -> bool {
         false
@@ -499,7 +509,7 @@ mod platform {
 pub(super) use self::platform::has_access_list;
 pub(super) use self::platform::{
     adopt_access_list, adopt_group, create_directory, create_new, foreign_owner, is_alive,
-    is_shared_by_group, may_pass, refuse_open_directory, tighten, wider,
+    is_shared_by_group, is_writable_by_others, may_pass, refuse_open_directory, tighten, wider,
 };
 
 #[cfg(test)]
