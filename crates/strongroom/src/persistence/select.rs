@@ -546,7 +546,12 @@ impl PersistenceBuilder {
     /// Whether a file is there, and nothing in it.
     #[cfg(any(target_os = "macos", all(feature = "secret-service", unix)))]
     fn may_be_signal_file(&self) -> bool {
-        self.path.symlink_metadata().is_ok() && matches!(self.look(), Ok(Found::Nothing | Found::Blank))
+        /// In bytes: an empty object and some white space. No cache with anything in it is that small, so what is in it
+        /// is not looked at for this.
+        const LARGEST: u64 = 64;
+
+        self.path.metadata().is_ok_and(|found| found.len() <= LARGEST)
+            && matches!(self.look(), Ok(Found::Nothing | Found::Blank))
     }
 
     #[cfg(windows)]
