@@ -145,7 +145,10 @@ except KeyboardInterrupt:
         command = [sys.executable, "-c", program, location, os.path.dirname(__file__)]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert process.stdout.readline() == "waiting\n"
-        time.sleep(0.2)
+        # Our own lock it has, so what it waits for is the one that is held here.
+        while not os.path.exists(location + ".lock"):
+            assert process.poll() is None
+            time.sleep(0.01)
         process.send_signal(2)
         output, _ = process.communicate(timeout=60)
     assert output == "interrupted\n"

@@ -195,9 +195,9 @@ impl Migration {
     /// # Errors
     /// `no_cache`: nothing is there. `location_in_use`: something is at the new location, or Strongroom itself uses it
     /// for the old document or would use the old one for it. `not_a_token_cache`, `damaged` and others: what is there
-    /// is no cache. `new_location_needed`: from or to a keyring none was given. `feature_missing`: this build does not have the kind. Those of opening the old
-    /// document and of choosing how the new one is kept. `Locked`, `Contended`, `Storage`. The old document is as
-    /// it was.
+    /// is no cache. `new_location_needed`: from or to a keyring none was given. `feature_missing`: this build does not
+    /// have the kind. Those of opening the old document and of choosing how the new one is kept. `Locked`, `Contended`,
+    /// `Storage`. The old document is as it was.
     pub fn run(self) -> Result<Migrated, Error> {
         let path = file::absolute(&self.path)?;
         let place = Place::of(&path, self.observer.clone())?;
