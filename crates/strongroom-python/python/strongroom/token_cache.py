@@ -12,17 +12,12 @@ from contextlib import contextmanager
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Dict, Generator, Iterator, List, Mapping, Optional, Tuple
 
-from . import _strongroom
-from ._base import NotPicklable, make_directory as _mkdir_p
+from ._base import NotPicklable
 from .cache_lock import CrossPlatLock as CrossPlatLock, LockError as LockError
 from .persistence import (
     BasePersistence,
-    FilePersistence,
-    FilePersistenceWithDataProtection,
-    KeychainPersistence,
-    LibsecretPersistence,
     PersistenceNotFound as PersistenceNotFound,
-    SealedFilePersistence,
+    _native_cache,  # pyright: ignore[reportPrivateUsage]
 )
 
 if TYPE_CHECKING:
@@ -34,15 +29,6 @@ else:
         from ._stand_in import SerializableTokenCache
 
 __all__ = ["CrossPlatLock", "LockError", "PersistedTokenCache", "PersistenceNotFound"]
-
-# Those that the native half keeps by itself. A subclass may have overridden anything.
-_NATIVE = (
-    FilePersistence,
-    FilePersistenceWithDataProtection,
-    KeychainPersistence,
-    LibsecretPersistence,
-    SealedFilePersistence,
-)
 
 _Operation = Tuple[str, str, str, bool]
 
@@ -76,18 +62,9 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         self._pending = threading.local()
         self._answers: Dict[Any, Tuple[int, int, int, List[Dict[str, Any]]]] = {}
         self._view: Tuple[Optional[str], Mapping[str, Any]] = (None, MappingProxyType({}))
-        location = os.fspath(persistence.get_location())
-        self._lock_location = os.path.expanduser(lock_location) if lock_location else location + ".lockfile"
-        _mkdir_p(os.path.dirname(self._lock_location))
         self._persistence = persistence
         self.is_encrypted: bool = persistence.is_encrypted
-        self._native = _strongroom.Cache(
-            persistence._native if _is_native(persistence) else persistence,  # type: ignore[attr-defined]
-            location,
-            bool(self.is_encrypted),
-            self._lock_location,
-            lock_timeout,
-        )
+        self._native, self._lock_location = _native_cache(persistence, lock_location, lock_timeout)
         super().__init__()
         _caches.add(self)
 
@@ -248,10 +225,6 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         for operations in _in_order(step):
             sweep = any(kind == self.CredentialType.ACCESS_TOKEN for kind, *_ in operations)
             self._native.change(operations, now, sweep)
-
-
-def _is_native(persistence: object) -> bool:
-    return type(persistence) in _NATIVE and not {"load", "save", "time_last_modified"} & vars(persistence).keys()
 
 
 def _is_flat(entry: Dict[str, Any]) -> bool:

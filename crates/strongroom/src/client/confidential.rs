@@ -13,7 +13,7 @@ use crate::authority::{Authority, Discovered, Discovery, Metadata};
 use crate::cache::{AuthorityRecord, TokenCache};
 use crate::error::{Diagnose, ErrorKind};
 use crate::oauth::{Application, ClientCredential, Exchange, HttpTransport, Transport};
-use crate::schema::Scopes;
+use crate::schema::{Environments, Scopes};
 
 /// How long what was discovered is taken for new, in seconds.
 const METADATA_LIFETIME: i64 = 86_400;
@@ -131,12 +131,27 @@ impl ConfidentialClientApplication {
     /// # Errors
     /// See [`TokenCache::remove_tokens_for_client`].
     pub async fn remove_tokens_for_client(&self) -> Result<usize, Error> {
-        let authority = &self.0.authority;
-        let environments = match self.0.known_metadata(authority).await {
-            Some(metadata) => metadata.environments,
-            None => authority.environments(),
-        };
+        let environments = self.known_environments().await;
         self.0.cache.remove_tokens_for_client(&self.0.client_id, &environments).await
+    }
+
+    /// The tenant's id as stored tokens have it, as far as it is known without the network: from the authority, or
+    /// remembered beside the cache.
+    pub async fn known_tenant_id(&self) -> Option<String> {
+        let authority = &self.0.authority;
+        match authority.tenant_id() {
+            Some(id) => Some(id.to_owned()),
+            None => self.0.known_metadata(authority).await.map(|metadata| metadata.realm),
+        }
+    }
+
+    /// The hosts under which this application's tokens may be stored, as far as they are known without the network.
+    pub async fn known_environments(&self) -> Environments {
+        let authority = &self.0.authority;
+        self.0
+            .known_metadata(authority)
+            .await
+            .map_or_else(|| authority.environments(), |known| known.environments)
     }
 
     /// Waits for the renewals that are under way in the background now ([`Renewal::Background`]). To be called before

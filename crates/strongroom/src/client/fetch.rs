@@ -265,6 +265,7 @@ impl Fetch {
         };
         let now = shared.cache.now();
         let response = TokenResponse::read(response, &shared.credential, now)?;
+        let body = response.body.clone();
         let token = access_token(shared, &metadata, self.prepared.scopes(), response, now);
         let stored = shared.cache.store_access_token(token.clone(), &metadata.environments).await;
         if let Err(error) = &stored {
@@ -275,7 +276,7 @@ impl Fetch {
             );
         }
         let source = TokenSource::IdentityProvider;
-        Ok(AuthenticationResult::new(Arc::new(token), source, now, stored.err()))
+        Ok(AuthenticationResult::new(Arc::new(token), source, now, stored.err()).with_response(body))
     }
 }
 

@@ -39,6 +39,7 @@ pub(super) fn record(error: &Error) -> serde_json::Value {
     let service = error.service().map(|service| ServiceError {
         error_description: short(&service.error_description),
         claims: short(&service.claims),
+        body: service.body.clone().filter(|body| body.len() <= LONGEST_BODY),
         ..service.clone()
     });
     let record = Record {
@@ -50,6 +51,9 @@ pub(super) fn record(error: &Error) -> serde_json::Value {
     };
     serde_json::to_value(record).unwrap_or_default()
 }
+
+/// A longer message is remembered by its fields alone.
+const LONGEST_BODY: usize = 4096;
 
 /// A text that is kept: its beginning.
 fn truncated(text: &str) -> &str {

@@ -29,6 +29,8 @@ pub(crate) struct TokenResponse {
     pub(crate) refresh_in: Option<i64>,
     /// Space-separated, if the provider said what it granted.
     pub(crate) scope: Option<String>,
+    /// The whole answer.
+    pub(crate) body: Option<SecretString>,
 }
 
 /// An answer that is neither a token response nor an error message.
@@ -69,7 +71,8 @@ impl TokenResponse {
         if wire.error.is_some() {
             return Err(response.into_service_error(Some(credential)).into());
         }
-        Ok(wire.check(now, shown)?)
+        let body = std::str::from_utf8(response.body.expose()).ok().map(SecretString::from);
+        Ok(TokenResponse { body, ..wire.check(now, shown)? })
     }
 }
 
@@ -115,6 +118,7 @@ impl Wire {
             ext_expires_in: self.ext_expires_in.unwrap_or(expires_in).clamp(expires_in, LONGEST_LIFETIME),
             refresh_in: self.refresh_in.filter(|seconds| (1..=expires_in).contains(seconds)),
             scope: self.scope.filter(|scope| !scope.trim().is_empty()),
+            body: None,
         })
     }
 }

@@ -1,0 +1,400 @@
+"""A confidential client: an application that signs in as itself. Neither ``msal`` nor ``requests`` nor ``cryptography`` is needed."""
+
+from __future__ import annotations
+
+import _weakref
+import os
+import sys
+
+from . import _strongroom
+from ._base import NotPicklable
+
+TYPE_CHECKING = False  # Importing `typing` takes longer than all the rest of this package.
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Type, Union
+
+    from .persistence import BasePersistence
+
+__all__ = ["ConfidentialClientApplication"]
+
+_INSTEAD = "use msal, with strongroom.PersistedTokenCache as its token_cache"
+
+
+# Beside the two classes of the native half: what they have in common is no class of its own.
+_Native = _strongroom.Application if TYPE_CHECKING else object
+
+
+class _Base(NotPicklable, _Native):
+    """What both forms of the application have in common: how they are set up."""
+
+    __slots__ = ()
+
+    def __init__(
+        self,
+        client_id: str,
+        client_credential: Any = None,
+        authority: Any = None,
+        validate_authority: bool = True,
+        token_cache: Any = None,
+        http_client: Any = None,
+        verify: Union[bool, str, "os.PathLike[str]"] = True,
+        proxies: Optional[Mapping[str, str]] = None,
+        timeout: Union[None, float, Tuple[float, float]] = None,
+        client_claims: Optional[Dict[str, Any]] = None,
+        app_name: Optional[str] = None,
+        app_version: Optional[str] = None,
+        client_capabilities: Optional[Sequence[str]] = None,
+        azure_region: Union[None, bool, str] = None,
+        exclude_scopes: Optional[List[str]] = None,
+        http_cache: Any = None,
+        instance_discovery: Optional[bool] = None,
+        allow_broker: Optional[bool] = None,
+        enable_pii_log: Optional[bool] = None,
+        oidc_authority: Optional[str] = None,
+        *,
+        known_authorities: Sequence[str] = (),
+        renewal: str = "background",
+        extended_lifetime: Optional[float] = None,
+    ) -> None:
+        del http_cache  # What is refused is remembered beside the cache, for all processes.
+        del enable_pii_log  # Nothing of a person is logged, whatever is asked for.
+        _check(exclude_scopes, allow_broker, azure_region, client_credential)
+        url = _authority(authority, oidc_authority)
+        self.client_id = client_id
+        try:
+            self._set_up(
+                client_id=client_id,
+                authority=url,
+                credential=_credential(client_credential, client_claims),
+                cache=_cache(token_cache),
+                transport=_transport(http_client, verify, proxies),
+                timeout=_seconds(timeout),
+                app_name=app_name,
+                app_version=app_version,
+                client_capabilities=list(client_capabilities or ()),
+                instance_discovery=_instance_discovery(instance_discovery) and bool(validate_authority),
+                known_authorities=list(known_authorities),
+                renewal=renewal,
+                extended_lifetime=extended_lifetime,
+            )
+        except ValueError as error:
+            if getattr(error, "code", None) == "unsupported_authority":
+                raise ValueError(f"{error}; or {_INSTEAD}") from None
+            raise
+        self._authority = url
+        #: As it was handed in.
+        self.token_cache = token_cache
+        _end_with_python(self)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.client_id!r}, authority={self._authority!r})"
+
+    def _silent(
+        self,
+        scopes: List[str],
+        account: Optional[Mapping[str, Any]],
+        authority: Optional[str],
+        force_refresh: Optional[bool],
+        claims_challenge: Optional[str],
+        forwarded_client_claims: Optional[str],
+        auth_scheme: object,
+        kwargs: Dict[str, Any],
+    ) -> Any:
+        """What the cache has: a dictionary, ``None``, or what it takes to know."""
+        if auth_scheme is not None:
+            raise ValueError(f"auth_scheme is not supported by a confidential client; for a signed request {_INSTEAD}")
+        if kwargs.get("data"):
+            raise ValueError(f"further parameters of the token request (data) are not supported: {_INSTEAD}")
+        if kwargs.keys() - {"data"}:
+            raise TypeError(f"acquire_token_silent() has no argument {min(kwargs.keys() - {'data'})!r}")
+        if authority:
+            import warnings
+
+            warnings.warn("authority makes no difference: it is the application's", stacklevel=3)
+        if forwarded_client_claims is not None:
+            raise ValueError("forwarded_client_claims are not supported")
+        if force_refresh or claims_challenge:
+            # No token of the cache will do, and there is nothing to get another one with.
+            return None
+        if not account:
+            return self._silent_for_client(scopes)
+        return self._silent_for_user(scopes, str(account["home_account_id"]))
+
+
+class ConfidentialClientApplication(_Base, _strongroom.BlockingApplication):
+    """An application that signs in as itself: a daemon, a service, a job. In place of ``msal.ConfidentialClientApplication``.
+
+    It has the arguments of MSAL Python and returns its dictionaries::
+
+        import strongroom
+
+        app = strongroom.ConfidentialClientApplication(
+            "6731de76-14a6-49ae-97bc-6eba6914391e",
+            client_credential="the secret's value",
+            authority="https://login.microsoftonline.com/contoso.onmicrosoft.com",
+            token_cache=strongroom.build_encrypted_persistence("token_cache.bin"),
+        )
+        result = app.acquire_token_for_client(["https://graph.microsoft.com/.default"])
+        if "access_token" in result:
+            print(result["token_source"])
+        else:
+            print(result["error"], result.get("error_description"))
+
+    One object may be used by any number of threads, and in a process that was forked. The constructor uses no network, nor
+    does a token from the cache.
+
+    It gets the application's own tokens, and what other programs have stored of users. It does not sign users in: for
+    authorization codes, on-behalf-of, refresh tokens and user names use ``msal``, with
+    :class:`~strongroom.PersistedTokenCache`.
+
+    :param client_id: the application's id.
+    :param client_credential: its secret: the value, not the id.
+    :param authority: ``https://HOST/TENANT``, with the tenant's id or a verified domain.
+    :param validate_authority: ``False`` is the same as ``instance_discovery=False``.
+    :param token_cache: where tokens are kept. A persistence of this package, a :class:`~strongroom.PersistedTokenCache`, a
+        path (:func:`~strongroom.build_encrypted_persistence` is asked for it), or an ``msal.SerializableTokenCache``. By
+        default they end with this object.
+    :param http_client: an object with ``post`` and ``get`` as those of a ``requests.Session``, for all requests. By default
+        this package's own HTTP.
+    :param verify: the path of a PEM file with certificates that are trusted beside the system's; by default that which
+        ``REQUESTS_CA_BUNDLE`` names, if it does. It cannot be ``False``.
+    :param proxies: ``{"https": URL}``; by default what ``HTTPS_PROXY`` and ``NO_PROXY`` say.
+    :param timeout: seconds that one call may spend on the network in all, or a tuple of those for connecting and reading;
+        30 by default.
+    :param client_claims: claims for a signed assertion; a secret has none.
+    :param app_name: shown in the logs of the identity provider, as is ``app_version``.
+    :param client_capabilities: ``["CP1"]`` if claims challenges are handled.
+    :param exclude_scopes: scopes that users are not asked for.
+    :param http_cache: not needed: refusals are remembered beside the cache.
+    :param instance_discovery: ``False``: the host is trusted, and nobody is asked about it.
+    :param known_authorities: hosts that are trusted without asking anybody about them.
+    :param renewal: what becomes of a token that is good and past its ``refresh_on``: it is renewed in the ``"background"``,
+        ``"inline"`` (for 2 seconds at most), or not (``"off"``).
+    :param extended_lifetime: the seconds that an expired token is served for, marked as ``stale``, while the identity
+        provider is not to be had and has allowed it; by default none.
+    :raises ValueError: something that cannot work, or is not supported. The message says what to use instead.
+    """
+
+    def acquire_token_silent(
+        self,
+        scopes: List[str],
+        account: Optional[Mapping[str, Any]],
+        authority: Optional[str] = None,
+        force_refresh: Optional[bool] = False,
+        claims_challenge: Optional[str] = None,
+        forwarded_client_claims: Optional[str] = None,
+        auth_scheme: object = None,
+        **kwargs: Any,
+    ) -> Optional[Dict[str, Any]]:
+        """A token from the cache, or ``None``: of the user that ``account`` is, else the application's own.
+
+        A user's refresh token is not redeemed.
+        """
+        answer = self.acquire_token_silent_with_error(
+            scopes, account, authority, force_refresh, claims_challenge, forwarded_client_claims, auth_scheme, **kwargs
+        )
+        return answer if answer and "error" not in answer else None
+
+    def acquire_token_silent_with_error(
+        self,
+        scopes: List[str],
+        account: Optional[Mapping[str, Any]],
+        authority: Optional[str] = None,
+        force_refresh: Optional[bool] = False,
+        claims_challenge: Optional[str] = None,
+        forwarded_client_claims: Optional[str] = None,
+        auth_scheme: object = None,
+        **kwargs: Any,
+    ) -> Optional[Dict[str, Any]]:
+        """As :meth:`acquire_token_silent`, but with the dictionary of an error, if there is one."""
+        answer: Any = self._silent(
+            scopes, account, authority, force_refresh, claims_challenge, forwarded_client_claims, auth_scheme, kwargs
+        )
+        found: Optional[Dict[str, Any]] = answer.wait() if isinstance(answer, _strongroom.Pending) else answer
+        return found
+
+    def get_accounts(self, username: Optional[str] = None) -> List[Dict[str, Any]]:
+        """The users that are in the cache, as dictionaries; those with this name, in whatever case, if one is given."""
+        return accounts(self._accounts().wait(), username)
+
+    def remove_account(self, account: Mapping[str, Any]) -> None:
+        """Removes a user with all tokens. What another program writes back is removed again, for 90 days."""
+        self._remove_account(str(account["home_account_id"]), str(account["environment"])).wait()
+
+    def remove_tokens_for_client(self) -> None:
+        """Removes all of the application's own tokens, for whatever scopes."""
+        self._remove_tokens().wait()
+
+    def close(self) -> None:
+        """Waits for renewals in the background, 2 seconds at most. The object can still be used."""
+        self._ended_within(PATIENCE)
+
+    def __enter__(self) -> ConfidentialClientApplication:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: Optional[Type[BaseException]],
+        exc_value: Optional[BaseException],
+        traceback: Optional[TracebackType],
+    ) -> None:
+        self.close()
+
+
+#: How long renewals in the background are waited for, in seconds.
+PATIENCE = 2.0
+
+
+def accounts(entries: List[Dict[str, Any]], username: Optional[str]) -> List[Dict[str, Any]]:
+    """Accounts as MSAL shows them: each user once, whatever tenants there are entries of."""
+    found = {
+        entry.get("home_account_id"): {name: entry.get(name) for name in _OF_ACCOUNT}
+        for entry in entries
+        if entry.get("authority_type") in ("ADFS", "MSSTS")
+    }
+    if not username:
+        return list(found.values())
+    return [one for one in found.values() if (one["username"] or "").lower() == username.lower()]
+
+
+_OF_ACCOUNT = (
+    "home_account_id",
+    "environment",
+    "username",
+    "account_source",
+    "authority_type",
+    "local_account_id",
+    "realm",
+)
+
+
+def _check(exclude_scopes: Any, allow_broker: Any, azure_region: Any, client_credential: Any) -> None:
+    if exclude_scopes and not isinstance(exclude_scopes, list):
+        raise ValueError(f"Invalid exclude_scopes={exclude_scopes!r}. It need to be a list of strings.")
+    if "openid" in (exclude_scopes or ()):
+        raise ValueError(f'Invalid exclude_scopes={exclude_scopes!r}. You can not opt out "openid" scope')
+    if allow_broker:
+        raise ValueError("allow_broker=True is only supported in PublicClientApplication")
+    if azure_region is None and client_credential:
+        azure_region = os.environ.get("MSAL_FORCE_REGION")
+    if azure_region:
+        raise ValueError(f"azure_region is not supported: {_INSTEAD}")
+
+
+def _authority(authority: Any, oidc_authority: Optional[str]) -> str:
+    if authority and oidc_authority:
+        raise ValueError("You can not provide both authority and oidc_authority")
+    if oidc_authority:
+        raise ValueError(f"oidc_authority is not supported: {_INSTEAD}")
+    # An AuthorityBuilder of MSAL says by itself what it is as a text.
+    return str(authority) if authority else "https://login.microsoftonline.com/common/"
+
+
+def _instance_discovery(instance_discovery: Any) -> bool:
+    if isinstance(instance_discovery, str):
+        raise ValueError(f"instance_discovery cannot be a URL: it is True or False; or {_INSTEAD}")
+    return instance_discovery is None or bool(instance_discovery)
+
+
+def _credential(credential: Any, claims: Optional[Dict[str, Any]]) -> _strongroom.Credential:
+    if not credential:
+        raise ValueError("a confidential client needs a client_credential: the value of its secret, for example")
+    if isinstance(credential, str):
+        return _strongroom.Credential.secret(credential)
+    raise ValueError("client_credential is a text")
+
+
+def _cache(token_cache: Any) -> Optional[_strongroom.Cache]:
+    if not token_cache:
+        return None
+    native = getattr(token_cache, "_native", None)
+    if isinstance(native, _strongroom.Cache):
+        return native  # A PersistedTokenCache: what it knows is shared with it.
+    from . import persistence
+
+    if isinstance(token_cache, (str, os.PathLike)):
+        path: str = os.fspath(token_cache)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        token_cache = persistence.build_encrypted_persistence(path)
+    if _has(token_cache, "load", "save", "time_last_modified", "get_location"):
+        of_persistence: BasePersistence = token_cache
+        return persistence._native_cache(of_persistence)[0]  # pyright: ignore[reportPrivateUsage]
+    if _has(token_cache, "serialize", "deserialize"):
+        return _strongroom.Cache.serialized(token_cache)
+    raise TypeError(
+        f"a {type(token_cache).__name__} cannot be read as a whole. token_cache is a persistence of strongroom, a "
+        "strongroom.PersistedTokenCache, a path, or an msal.SerializableTokenCache"
+    )
+
+
+def _transport(http_client: Any, verify: Any, proxies: Any) -> Optional[_strongroom.Transport]:
+    if http_client:
+        if not _has(http_client, "post", "get"):
+            raise TypeError("http_client is an object with the methods post and get of a requests.Session")
+        return _strongroom.Transport.foreign(http_client)
+    proxy: Optional[str] = None
+    for name, url in (proxies or {}).items():
+        if name not in ("http", "https", "all"):
+            raise ValueError(f"proxies has {name!r}; it has a URL for \"https\" or \"all\". See NO_PROXY for exceptions")
+        if name == "https" or name == "all" and proxy is None:
+            proxy = url
+    file = _trusted(verify)
+    return None if file is proxy is None else _strongroom.Transport.http(file, proxy)
+
+
+def _trusted(verify: Any) -> Optional[str]:
+    """The file of certificates that are trusted."""
+    if verify is None or verify is True:
+        # As requests has it.
+        found = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+        return found if found and os.path.isfile(found) else None
+    if not verify:
+        raise ValueError(
+            "verify=False is not supported: a secret would be sent to whoever answers. For a private certificate "
+            "authority, verify is the path of its certificate"
+        )
+    path: str = os.fspath(verify)
+    if os.path.isdir(path):
+        raise ValueError(f"verify is a folder: {path!r}. It is the path of one file with certificates, in PEM")
+    if not os.path.exists(path):
+        raise FileNotFoundError(2, "there is no file of certificates there (verify)", path)
+    return path
+
+
+def _seconds(timeout: Union[None, float, Tuple[float, float]]) -> Optional[float]:
+    if timeout is None:
+        return None
+    seconds = sum(timeout) if isinstance(timeout, tuple) else float(timeout)
+    if not seconds > 0:
+        raise ValueError(f"timeout is a number of seconds, or a tuple of two: {timeout!r}")
+    return seconds
+
+
+def _has(thing: Any, *methods: str) -> bool:
+    return all(callable(getattr(thing, name, None)) for name in methods)
+
+
+# What is left to do when Python ends.
+_alive: "Set[_weakref.ref[_Base]]" = set()
+
+
+def _end_with_python(application: _Base) -> None:
+    if not _alive and "atexit" not in _registered:
+        import atexit
+
+        atexit.register(_at_exit)
+        _registered.add("atexit")
+    _alive.add(_weakref.ref(application, _alive.discard))
+
+
+_registered: Set[str] = set()
+
+
+def _at_exit() -> None:
+    import time
+
+    until = time.monotonic() + PATIENCE
+    for reference in list(_alive):
+        application = reference()
+        if application is not None:
+            application._ended_within(max(0.0, until - time.monotonic()))
