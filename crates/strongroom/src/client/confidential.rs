@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use serde_json::Map;
+
 use super::prepared::PreparedRequests;
 use super::renewal::{Renewal, Renewals};
 use super::{AcquireTokenForClient, AcquireTokenSilent};
@@ -12,7 +14,7 @@ use crate::Error;
 use crate::authority::{Authority, Discovered, Discovery, Metadata};
 use crate::cache::{AuthorityRecord, TokenCache};
 use crate::error::{Diagnose, ErrorKind};
-use crate::oauth::{Application, ClientCredential, Exchange, HttpTransport, Transport};
+use crate::oauth::{Application, Authentication, ClientCredential, Exchange, HttpTransport, Transport};
 use crate::schema::Scopes;
 
 /// How long what was discovered is taken for new, in seconds.
@@ -47,7 +49,7 @@ pub struct ConfidentialClientApplication(pub(super) Arc<Shared>);
 /// What all requests of one application share.
 pub(super) struct Shared {
     pub(super) client_id: String,
-    pub(super) credential: ClientCredential,
+    pub(super) authentication: Authentication,
     pub(super) authority: Authority,
     pub(super) cache: TokenCache,
     discovery: Discovery,
@@ -76,6 +78,7 @@ pub struct ConfidentialClientApplicationBuilder {
     timeout: Duration,
     application: Application,
     client_capabilities: Vec<String>,
+    client_claims: Option<String>,
     renewal: Renewal,
     extended_lifetime: Option<Duration>,
 }
@@ -101,6 +104,7 @@ impl ConfidentialClientApplication {
             timeout: DEFAULT_TIMEOUT,
             application: Application::default(),
             client_capabilities: Vec::new(),
+            client_claims: None,
             renewal: Renewal::Background,
             extended_lifetime: None,
         }
@@ -211,6 +215,15 @@ impl ConfidentialClientApplicationBuilder {
         self
     }
 
+    /// Claims that are signed into the client assertion beside those that every assertion has, a JSON object: the
+    /// `client_ip` for example. One of the same name takes the place of the library's. They go to the provider, not into
+    /// the token, and count only for a [`ClientCredential::from_certificate`].
+    #[must_use]
+    pub fn client_claims(mut self, claims: impl Into<String>) -> Self {
+        self.client_claims = Some(claims.into());
+        self
+    }
+
     /// When and where a token is renewed that is past its `refresh_on` and still good. Default:
     /// [`Renewal::Background`].
     #[must_use]
@@ -231,15 +244,18 @@ impl ConfidentialClientApplicationBuilder {
     /// The application.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`]: the client id or the credential is empty, the authority is not an https URL
-    /// with a tenant, is an endpoint that tenants share, or is of a kind that is not supported.
+    /// [`ErrorKind::Configuration`]: the client id or the credential is empty, key or certificate cannot be used, the
+    /// authority is not an https URL with a tenant, is an endpoint that tenants share, or is of a kind that is not
+    /// supported.
     pub fn build(self) -> Result<ConfidentialClientApplication, Error> {
         if self.client_id.trim().is_empty() {
             return Err(ConfigurationError::NoClientId.into());
         }
-        if self.credential.is_empty() {
-            return Err(ConfigurationError::NoCredential.into());
-        }
+        let client_claims = match &self.client_claims {
+            Some(claims) => serde_json::from_str(claims).map_err(|_| ConfigurationError::ClientClaims)?,
+            None => Map::new(),
+        };
+        let authentication = Authentication::new(self.credential, &self.client_id, client_claims)?;
         for text in [&self.application.name, &self.application.version].into_iter().flatten() {
             if !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
                 return Err(ConfigurationError::ApplicationName.into());
@@ -254,7 +270,7 @@ impl ConfidentialClientApplicationBuilder {
             "{:?}",
             (
                 &self.client_id,
-                self.credential.fingerprint(),
+                authentication.fingerprint(),
                 transport,
                 self.instance_discovery,
                 &self.known_authorities,
@@ -263,7 +279,7 @@ impl ConfidentialClientApplicationBuilder {
         );
         Ok(ConfidentialClientApplication(Arc::new(Shared {
             client_id: self.client_id,
-            credential: self.credential,
+            authentication,
             authority,
             cache: self.cache.unwrap_or_else(TokenCache::in_memory),
             discovery: Discovery {
@@ -378,8 +394,8 @@ impl fmt::Debug for ConfidentialClientApplication {
 pub(super) enum ConfigurationError {
     #[error("the client id is empty")]
     NoClientId,
-    #[error("the client credential is empty")]
-    NoCredential,
+    #[error("the client claims are not a JSON object")]
+    ClientClaims,
     #[error("the application's name or version has characters that cannot stand in an HTTP header")]
     ApplicationName,
     #[error("no scope is asked for")]
@@ -388,6 +404,8 @@ pub(super) enum ConfigurationError {
     UserScope(String),
     #[error("the claims challenge is not a JSON object")]
     Claims,
+    #[error("the forwarded client claims are not a JSON object")]
+    ForwardedClaims,
 }
 
 impl Diagnose for ConfigurationError {
@@ -398,10 +416,11 @@ impl Diagnose for ConfigurationError {
     fn code(&self) -> &str {
         match self {
             Self::NoClientId => "no_client_id",
-            Self::NoCredential => "no_client_credential",
+            Self::ClientClaims => "invalid_client_claims",
             Self::ApplicationName => "invalid_app_name",
             Self::NoScopes | Self::UserScope(_) => "invalid_scope",
             Self::Claims => "invalid_claims",
+            Self::ForwardedClaims => "invalid_forwarded_client_claims",
         }
     }
 
@@ -409,7 +428,7 @@ impl Diagnose for ConfigurationError {
         Some(
             match self {
                 Self::NoClientId => "set the application's id",
-                Self::NoCredential => "set the client secret: its value, not its id",
+                Self::ClientClaims | Self::ForwardedClaims => "pass the text of a JSON object",
                 Self::ApplicationName => "use printable ASCII characters",
                 Self::NoScopes | Self::UserScope(_) => "ask for RESOURCE/.default",
                 Self::Claims => "pass the claims as the API sent them, base64-decoded",
