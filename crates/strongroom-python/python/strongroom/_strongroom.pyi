@@ -72,6 +72,21 @@ class Cache:
 class Credential:
     @staticmethod
     def secret(secret: str) -> Credential: ...
+    @staticmethod
+    def pem(
+        private_key: str,
+        passphrase: Optional[str],
+        thumbprint: Optional[str],
+        public_certificate: Optional[str],
+    ) -> Credential: ...
+    @staticmethod
+    def pfx(
+        path: str, passphrase: Optional[str], send_chain: bool, public_certificate: Optional[str]
+    ) -> Credential: ...
+    @staticmethod
+    def assertion(assertion: Union[str, bytes]) -> Credential: ...
+    @staticmethod
+    def provider(function: Callable[[Dict[str, str]], Union[str, bytes]]) -> Credential: ...
 
 @final
 class Transport:
@@ -99,6 +114,8 @@ class Application:
         app_name: Optional[str],
         app_version: Optional[str],
         client_capabilities: List[str],
+        client_claims: Optional[str],
+        azure_region: Optional[str],
         instance_discovery: bool,
         known_authorities: List[str],
         renewal: str,

@@ -59,20 +59,22 @@ class _Base(NotPicklable, _Native):
     ) -> None:
         del http_cache  # What is refused is remembered beside the cache, for all processes.
         del enable_pii_log  # Nothing of a person is logged, whatever is asked for.
-        _check(exclude_scopes, allow_broker, azure_region, client_credential)
+        _check(exclude_scopes, allow_broker)
         url = _authority(authority, oidc_authority)
         self.client_id = client_id
         try:
             self._set_up(
                 client_id=client_id,
                 authority=url,
-                credential=_credential(client_credential, client_claims),
+                credential=_credential(client_credential),
                 cache=_cache(token_cache),
                 transport=_transport(http_client, verify, proxies),
                 timeout=_seconds(timeout),
                 app_name=app_name,
                 app_version=app_version,
                 client_capabilities=list(client_capabilities or ()),
+                client_claims=_json(client_claims),
+                azure_region=_region(azure_region),
                 instance_discovery=_instance_discovery(instance_discovery) and bool(validate_authority),
                 known_authorities=list(known_authorities),
                 renewal=renewal,
@@ -112,8 +114,9 @@ class _Base(NotPicklable, _Native):
             import warnings
 
             warnings.warn("authority makes no difference: it is the application's", stacklevel=3)
-        if forwarded_client_claims is not None:
-            raise ValueError("forwarded_client_claims are not supported")
+        if forwarded_client_claims:
+            # What they set apart is found by acquire_token_for_client(); no user's token has been stored with them.
+            return None
         if force_refresh or claims_challenge:
             # No token of the cache will do, and there is nothing to get another one with.
             return None
@@ -149,7 +152,10 @@ class ConfidentialClientApplication(_Base, _strongroom.BlockingApplication):
     :class:`~strongroom.PersistedTokenCache`.
 
     :param client_id: the application's id.
-    :param client_credential: its secret: the value, not the id.
+    :param client_credential: its secret: the value, not the id. Or a dictionary: with ``private_key`` (PEM) and
+        ``public_certificate`` (PEM) or ``thumbprint``, and ``passphrase`` if there is one; with ``private_key_pfx_path``,
+        ``passphrase``, and ``public_certificate: True`` if the certificates are to be sent; or with ``client_assertion``,
+        a function that returns one, which may take a dictionary that says what it is for.
     :param authority: ``https://HOST/TENANT``, with the tenant's id or a verified domain.
     :param validate_authority: ``False`` is the same as ``instance_discovery=False``.
     :param token_cache: where tokens are kept. A persistence of this package, a :class:`~strongroom.PersistedTokenCache`, a
@@ -162,9 +168,11 @@ class ConfidentialClientApplication(_Base, _strongroom.BlockingApplication):
     :param proxies: ``{"https": URL}``; by default what ``HTTPS_PROXY`` and ``NO_PROXY`` say.
     :param timeout: seconds that one call may spend on the network in all, or a tuple of those for connecting and reading;
         30 by default.
-    :param client_claims: claims for a signed assertion; a secret has none.
+    :param client_claims: claims that are signed into the assertion of a private key, beside those that it always has.
     :param app_name: shown in the logs of the identity provider, as is ``app_version``.
     :param client_capabilities: ``["CP1"]`` if claims challenges are handled.
+    :param azure_region: the region of Azure whose endpoint is asked, ``"westeurope"``; by default what
+        ``MSAL_FORCE_REGION`` says. It is not found out.
     :param exclude_scopes: scopes that users are not asked for.
     :param http_cache: not needed: refusals are remembered beside the cache.
     :param instance_discovery: ``False``: the host is trusted, and nobody is asked about it.
@@ -269,17 +277,13 @@ _OF_ACCOUNT = (
 )
 
 
-def _check(exclude_scopes: Any, allow_broker: Any, azure_region: Any, client_credential: Any) -> None:
+def _check(exclude_scopes: Any, allow_broker: Any) -> None:
     if exclude_scopes and not isinstance(exclude_scopes, list):
         raise ValueError(f"Invalid exclude_scopes={exclude_scopes!r}. It need to be a list of strings.")
     if "openid" in (exclude_scopes or ()):
         raise ValueError(f'Invalid exclude_scopes={exclude_scopes!r}. You can not opt out "openid" scope')
     if allow_broker:
         raise ValueError("allow_broker=True is only supported in PublicClientApplication")
-    if azure_region is None and client_credential:
-        azure_region = os.environ.get("MSAL_FORCE_REGION")
-    if azure_region:
-        raise ValueError(f"azure_region is not supported: {_INSTEAD}")
 
 
 def _authority(authority: Any, oidc_authority: Optional[str]) -> str:
@@ -297,12 +301,94 @@ def _instance_discovery(instance_discovery: Any) -> bool:
     return instance_discovery is None or bool(instance_discovery)
 
 
-def _credential(credential: Any, claims: Optional[Dict[str, Any]]) -> _strongroom.Credential:
+def _region(azure_region: Any) -> Optional[str]:
+    if azure_region is None:
+        azure_region = os.environ.get("MSAL_FORCE_REGION") or None
+    if azure_region is True:
+        raise ValueError(f"azure_region=True, which finds the region out, is not supported: name it; or {_INSTEAD}")
+    return str(azure_region) if azure_region else None
+
+
+def _json(claims: Optional[Dict[str, Any]]) -> Optional[str]:
+    if not claims:
+        return None
+    import json
+
+    return json.dumps(claims)
+
+
+def _credential(credential: Any) -> _strongroom.Credential:
+    """The native form of what MSAL takes."""
     if not credential:
-        raise ValueError("a confidential client needs a client_credential: the value of its secret, for example")
+        raise ValueError(
+            "a confidential client needs a client_credential: the value of its secret, or a dictionary with a private_key, "
+            "a private_key_pfx_path or a client_assertion"
+        )
     if isinstance(credential, str):
         return _strongroom.Credential.secret(credential)
-    raise ValueError("client_credential is a text")
+    if not isinstance(credential, dict):
+        raise ValueError(f"client_credential is a text or a dictionary, and no {type(credential).__name__}")
+    form: Dict[str, Any] = credential
+    assertion = form.get("client_assertion")
+    if assertion:
+        return _assertion(assertion)
+    passphrase = _text(form, "passphrase")
+    certificate = form.get("public_certificate")
+    certificates = certificate if isinstance(certificate, str) and certificate else None
+    if form.get("private_key_pfx_path"):
+        path: str = os.fspath(form["private_key_pfx_path"])
+        return _strongroom.Credential.pfx(path, passphrase, certificate is True, certificates)
+    private_key, thumbprint = _text(form, "private_key"), _text(form, "thumbprint")
+    if not private_key:
+        raise ValueError(
+            "client_credential has none of client_assertion, private_key_pfx_path and private_key; it needs to follow "
+            "the format of https://msal-python.readthedocs.io/en/latest/#msal.ClientApplication.params.client_credential"
+        )
+    if not thumbprint and not certificates:
+        raise ValueError(
+            "You must provide either 'thumbprint' or 'public_certificate' from which the thumbprint can be calculated."
+        )
+    return _strongroom.Credential.pem(private_key, passphrase, thumbprint, certificates)
+
+
+def _assertion(assertion: Any) -> _strongroom.Credential:
+    if not callable(assertion):
+        import warnings
+
+        warnings.warn(
+            "a client_assertion that is a text will expire: pass a function that returns a new one each time",
+            DeprecationWarning,
+            stacklevel=4,
+        )
+        return _strongroom.Credential.assertion(assertion)
+
+    def provide(context: Dict[str, str]) -> Union[str, bytes]:
+        provided: Union[str, bytes] = assertion(context) if _takes_an_argument(assertion) else assertion()
+        return provided
+
+    return _strongroom.Credential.provider(provide)
+
+
+def _takes_an_argument(function: Any) -> bool:
+    """Whether it wants to know what the assertion is for, as MSAL decides it."""
+    import inspect
+
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (ValueError, TypeError):
+        return False
+    positional = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return any(one.kind in positional and one.default is inspect.Parameter.empty for one in parameters)
+
+
+def _text(form: Dict[str, Any], name: str) -> Optional[str]:
+    """A field that may be missing. Keys and passphrases may be bytes, too."""
+    value = form.get(name)
+    if isinstance(value, bytes):
+        value = value.decode("utf-8")
+    if value and not isinstance(value, str):
+        raise ValueError(f"{name} of client_credential is a text")
+    return value or None
 
 
 def _cache(token_cache: Any) -> Optional[_strongroom.Cache]:

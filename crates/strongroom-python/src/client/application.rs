@@ -101,7 +101,8 @@ impl Application {
 
     /// Takes the place of a constructor, so that subclasses may have constructors of their own.
     #[pyo3(signature = (*, client_id, authority, credential, cache, transport, timeout, app_name, app_version,
-        client_capabilities, instance_discovery, known_authorities, renewal, extended_lifetime))]
+        client_capabilities, client_claims, azure_region, instance_discovery, known_authorities, renewal,
+        extended_lifetime))]
     #[allow(clippy::too_many_arguments)] // as many as MSAL has
     fn _set_up(
         &self,
@@ -115,6 +116,8 @@ impl Application {
         app_name: Option<String>,
         app_version: Option<String>,
         client_capabilities: Vec<String>,
+        client_claims: Option<String>,
+        azure_region: Option<String>,
         instance_discovery: bool,
         known_authorities: Vec<String>,
         renewal: &str,
@@ -130,7 +133,9 @@ impl Application {
                     "inline" => Renewal::Inline(INLINE_RENEWAL),
                     "off" => Renewal::Off,
                     _ => {
-                        return Err(PyValueError::new_err("renewal is \"background\", \"inline\" or \"off\""));
+                        return Err(PyValueError::new_err(
+                            "renewal is \"background\", \"inline\" or \"off\"",
+                        ));
                     }
                 });
         if let Some(cache) = &cache {
@@ -147,6 +152,12 @@ impl Application {
         }
         if let Some(version) = app_version {
             builder = builder.app_version(version);
+        }
+        if let Some(claims) = client_claims {
+            builder = builder.client_claims(claims);
+        }
+        if let Some(region) = azure_region {
+            builder = builder.azure_region(region);
         }
         if let Some(limit) = extended_lifetime {
             builder = builder.extended_lifetime(seconds(limit));
@@ -368,8 +379,18 @@ impl More<'_, '_> {
                 }
             }
         }
-        if self.fmi_path.is_some() || self.forwarded_client_claims.is_some() {
-            return Err(PyValueError::new_err("fmi_path and forwarded_client_claims are not supported"));
+        if let Some(path) = self.fmi_path {
+            let no_text = |_| {
+                let kind = path.get_type().name().map(|name| name.to_string()).unwrap_or_default();
+                PyValueError::new_err(format!("fmi_path must be a string, got {kind}"))
+            };
+            let path = path.cast::<PyString>().map_err(no_text)?.to_cow()?.into_owned();
+            if !path.is_empty() {
+                request = request.fmi_path(path);
+            }
+        }
+        if let Some(claims) = self.forwarded_client_claims {
+            request = request.forwarded_client_claims(own_claims(claims)?);
         }
         if let Some(claims) = self.claims_challenge.filter(|claims| !claims.is_empty()) {
             request = request.claims(claims);
@@ -398,6 +419,14 @@ fn scopes_of(scopes: &Bound<'_, PyAny>) -> PyResult<Scopes> {
 /// A list, as MSAL insists: a text would be taken for the scopes that its letters are.
 fn list_of<'a, 'py>(scopes: &'a Bound<'py, PyAny>) -> PyResult<&'a Bound<'py, PyList>> {
     scopes.cast::<PyList>().map_err(|_| PyAssertionError::new_err("Invalid parameter type: scopes is a list"))
+}
+
+/// Claims of the application's own: the text of a JSON object.
+fn own_claims(claims: &Bound<'_, PyAny>) -> PyResult<String> {
+    let refused = |_| PyValueError::new_err("forwarded_client_claims must be a JSON object as a string");
+    let claims = claims.cast::<PyString>().map_err(|_| refused(()))?.to_cow()?.into_owned();
+    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(&claims).map_err(|_| refused(()))?;
+    Ok(claims)
 }
 
 fn removed(py: Python<'_>, removed: Result<usize, Error>) -> PyResult<()> {

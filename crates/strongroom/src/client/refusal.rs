@@ -7,12 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::{Refusal, RefusalKind};
 use crate::error::{Diagnose, ErrorKind};
-use crate::oauth::{ServiceError, ServiceErrorClass};
+use crate::oauth::{AssertionError, ServiceError, ServiceErrorClass};
 use crate::{Error, UnixSeconds};
 
 /// What kind of refusal an error is, with the seconds that the provider named. `None` where the provider has nothing
 /// to do with it.
 pub(super) fn kind_of(error: &Error) -> Option<(RefusalKind, Option<i64>)> {
+    if error.carried::<AssertionError>().is_some() {
+        return None;
+    }
     if let Some(wait) = error.retry_after() {
         let seconds = i64::try_from(wait.as_secs()).unwrap_or(i64::MAX);
         return Some((RefusalKind::RetryAfter, Some(seconds)));

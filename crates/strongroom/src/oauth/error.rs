@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::credential::ClientCredential;
+use super::credential::Proof;
 use crate::Error;
 use crate::error::{Diagnose, ErrorKind};
 use crate::schema::lenient;
@@ -82,20 +82,20 @@ impl ServiceError {
         }
     }
 
-    /// Reads an error answer to a request that carried the credential `sent`; what is not one becomes an error that
+    /// Reads an error answer to a request that carried `sent`; what is not one becomes an error that
     /// says so.
     pub(crate) fn from_response(
         status: u16,
         body: &[u8],
         retry_after: Option<Duration>,
-        sent: Option<&ClientCredential>,
+        sent: Option<&Proof>,
     ) -> Self {
         let retry_after = retry_after.map(|wait| wait.min(Self::LONGEST_RETRY_AFTER));
         // Redacted before it is cut, or the beginning of a secret could be what is left.
         let shown = |text: String| {
             let text = printable(text);
             bounded(match sent {
-                Some(credential) => credential.redact(text),
+                Some(proof) => proof.redact(text),
                 None => text,
             })
         };
@@ -218,11 +218,11 @@ fn printable(mut text: String) -> String {
 const LONGEST_MESSAGE: usize = 16 * 1024;
 
 /// Takes what was sent out of every text of a message.
-fn redact(value: &mut Value, sent: Option<&ClientCredential>) {
+fn redact(value: &mut Value, sent: Option<&Proof>) {
     match value {
         Value::String(text) => {
-            if let Some(credential) = sent {
-                *text = credential.redact(std::mem::take(text));
+            if let Some(proof) = sent {
+                *text = proof.redact(std::mem::take(text));
             }
         }
         Value::Array(items) => items.iter_mut().for_each(|item| redact(item, sent)),
