@@ -663,7 +663,11 @@ def parts(assertion):
     )
     lifetime = claims.pop("exp") - claims.pop("iat")
     claims.pop("jti")
-    return {name: value.rstrip("=") if isinstance(value, str) else value for name, value in header.items()}, claims, lifetime
+    header = {name: value.rstrip("=") if isinstance(value, str) else value for name, value in header.items()}
+    # msal breaks the lines of one of its forms, which is not base64 as RFC 7515 has it.
+    if "x5c" in header:
+        header["x5c"] = ["".join(one.split()) for one in header["x5c"]]
+    return header, claims, lifetime
 
 
 def key_and_certificate(folder):

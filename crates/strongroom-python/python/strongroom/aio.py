@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 from types import TracebackType
-from typing import Any, Dict, List, Mapping, Optional, Type
+from typing import Any, Callable, Dict, List, Mapping, Optional, Type
 
 from . import _strongroom
 from .client import (
@@ -131,7 +130,7 @@ async def _finished(pending: _strongroom.Pending) -> Any:
     try:
         while True:
             woken = loop.create_future()
-            done = pending.poll(functools.partial(loop.call_soon_threadsafe, _wake, woken))
+            done = pending.poll(_waker(loop, woken))
             if done is not None:
                 return done[0]
             await woken
@@ -139,6 +138,9 @@ async def _finished(pending: _strongroom.Pending) -> Any:
         pending.cancel()
 
 
-def _wake(woken: "asyncio.Future[None]") -> None:
-    if not woken.done():
-        woken.set_result(None)
+def _waker(loop: asyncio.AbstractEventLoop, woken: "asyncio.Future[None]") -> Callable[[], object]:
+    def wake() -> None:
+        if not woken.done():
+            woken.set_result(None)
+
+    return lambda: loop.call_soon_threadsafe(wake)

@@ -4,31 +4,29 @@ from __future__ import annotations
 
 import _weakref
 import os
-import sys
 
 from . import _strongroom
 from ._base import NotPicklable
+from ._native_cache import native_cache
+from .persistence import build_encrypted_persistence
 
 TYPE_CHECKING = False  # Importing `typing` takes longer than all the rest of this package.
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Any, Dict, List, Mapping, Optional, Sequence, Set, Tuple, Type, Union
+    from typing import Any, Dict, List, Literal, Mapping, Optional, Sequence, Set, Tuple, Type, Union
 
-    from .persistence import BasePersistence
+    from ._strongroom import Application as _Native
+else:
+    # The native half has two classes, and the two forms have one each.
+    _Native = object
 
 __all__ = ["ConfidentialClientApplication"]
 
 _INSTEAD = "use msal, with strongroom.PersistedTokenCache as its token_cache"
 
 
-# Beside the two classes of the native half: what they have in common is no class of its own.
-_Native = _strongroom.Application if TYPE_CHECKING else object
-
-
 class _Base(NotPicklable, _Native):
     """What both forms of the application have in common: how they are set up."""
-
-    __slots__ = ()
 
     def __init__(
         self,
@@ -54,7 +52,7 @@ class _Base(NotPicklable, _Native):
         oidc_authority: Optional[str] = None,
         *,
         known_authorities: Sequence[str] = (),
-        renewal: str = "background",
+        renewal: Literal["background", "inline", "off"] = "background",
         extended_lifetime: Optional[float] = None,
     ) -> None:
         del http_cache  # What is refused is remembered beside the cache, for all processes.
@@ -326,9 +324,9 @@ def _credential(credential: Any) -> _strongroom.Credential:
         )
     if isinstance(credential, str):
         return _strongroom.Credential.secret(credential)
+    form: Any = credential
     if not isinstance(credential, dict):
-        raise ValueError(f"client_credential is a text or a dictionary, and no {type(credential).__name__}")
-    form: Dict[str, Any] = credential
+        raise ValueError(f"client_credential is a text or a dictionary, and no {type(form).__name__}")
     assertion = form.get("client_assertion")
     if assertion:
         return _assertion(assertion)
@@ -336,7 +334,7 @@ def _credential(credential: Any) -> _strongroom.Credential:
     certificate = form.get("public_certificate")
     certificates = certificate if isinstance(certificate, str) and certificate else None
     if form.get("private_key_pfx_path"):
-        path: str = os.fspath(form["private_key_pfx_path"])
+        path = _path(form["private_key_pfx_path"])
         return _strongroom.Credential.pfx(path, passphrase, certificate is True, certificates)
     private_key, thumbprint = _text(form, "private_key"), _text(form, "thumbprint")
     if not private_key:
@@ -352,6 +350,7 @@ def _credential(credential: Any) -> _strongroom.Credential:
 
 
 def _assertion(assertion: Any) -> _strongroom.Credential:
+    function: Any = assertion
     if not callable(assertion):
         import warnings
 
@@ -360,10 +359,10 @@ def _assertion(assertion: Any) -> _strongroom.Credential:
             DeprecationWarning,
             stacklevel=4,
         )
-        return _strongroom.Credential.assertion(assertion)
+        return _strongroom.Credential.assertion(function)
 
     def provide(context: Dict[str, str]) -> Union[str, bytes]:
-        provided: Union[str, bytes] = assertion(context) if _takes_an_argument(assertion) else assertion()
+        provided: Union[str, bytes] = function(context) if _takes_an_argument(function) else function()
         return provided
 
     return _strongroom.Credential.provider(provide)
@@ -397,14 +396,10 @@ def _cache(token_cache: Any) -> Optional[_strongroom.Cache]:
     native = getattr(token_cache, "_native", None)
     if isinstance(native, _strongroom.Cache):
         return native  # A PersistedTokenCache: what it knows is shared with it.
-    from . import persistence
-
-    if isinstance(token_cache, (str, os.PathLike)):
-        path: str = os.fspath(token_cache)  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        token_cache = persistence.build_encrypted_persistence(path)
+    if isinstance(token_cache, str) or hasattr(token_cache, "__fspath__"):
+        token_cache = build_encrypted_persistence(_path(token_cache))
     if _has(token_cache, "load", "save", "time_last_modified", "get_location"):
-        of_persistence: BasePersistence = token_cache
-        return persistence._native_cache(of_persistence)[0]  # pyright: ignore[reportPrivateUsage]
+        return native_cache(token_cache)[0]
     if _has(token_cache, "serialize", "deserialize"):
         return _strongroom.Cache.serialized(token_cache)
     raise TypeError(
@@ -419,7 +414,8 @@ def _transport(http_client: Any, verify: Any, proxies: Any) -> Optional[_strongr
             raise TypeError("http_client is an object with the methods post and get of a requests.Session")
         return _strongroom.Transport.foreign(http_client)
     proxy: Optional[str] = None
-    for name, url in (proxies or {}).items():
+    given: Dict[str, Optional[str]] = dict(proxies or {})
+    for name, url in given.items():
         if name not in ("http", "https", "all"):
             raise ValueError(f"proxies has {name!r}; it has a URL for \"https\" or \"all\". See NO_PROXY for exceptions")
         if name == "https" or name == "all" and proxy is None:
@@ -439,7 +435,7 @@ def _trusted(verify: Any) -> Optional[str]:
             "verify=False is not supported: a secret would be sent to whoever answers. For a private certificate "
             "authority, verify is the path of its certificate"
         )
-    path: str = os.fspath(verify)
+    path = _path(verify)
     if os.path.isdir(path):
         raise ValueError(f"verify is a folder: {path!r}. It is the path of one file with certificates, in PEM")
     if not os.path.exists(path):
@@ -454,6 +450,10 @@ def _seconds(timeout: Union[None, float, Tuple[float, float]]) -> Optional[float
     if not seconds > 0:
         raise ValueError(f"timeout is a number of seconds, or a tuple of two: {timeout!r}")
     return seconds
+
+
+def _path(path: Union[str, "os.PathLike[str]"]) -> str:
+    return os.fspath(path)
 
 
 def _has(thing: Any, *methods: str) -> bool:

@@ -15,7 +15,7 @@ from ._base import NotPicklable, make_directory as _mkdir_p
 
 TYPE_CHECKING = False  # Importing `typing` takes longer than all the rest of this package.
 if TYPE_CHECKING:
-    from typing import Any, Mapping, Optional, Tuple
+    from typing import Any, Mapping, Optional
 
 __all__ = [
     "BasePersistence",
@@ -322,29 +322,6 @@ class LibsecretPersistence(_NativePersistence):
 
     def _absent(self) -> PersistenceNotFound:
         return PersistenceNotFound(message=self._not_found)
-
-
-# Those that the native half keeps by itself. A subclass may have overridden anything.
-_NATIVE = (
-    FilePersistence,
-    FilePersistenceWithDataProtection,
-    KeychainPersistence,
-    LibsecretPersistence,
-    SealedFilePersistence,
-)
-
-
-def _native_cache(
-    persistence: BasePersistence, lock_location: Optional[str] = None, lock_timeout: float = 10.0
-) -> Tuple[_strongroom.Cache, str]:
-    """The cache in a persistence, and where its lock file is."""
-    location = os.fspath(persistence.get_location())
-    lock = os.path.expanduser(lock_location) if lock_location else location + ".lockfile"
-    _mkdir_p(os.path.dirname(lock))
-    overridden = {"load", "save", "time_last_modified"} & vars(persistence).keys()
-    is_native = type(persistence) in _NATIVE and not overridden
-    inner: object = persistence._native if is_native else persistence  # type: ignore[attr-defined]
-    return _strongroom.Cache(inner, location, bool(persistence.is_encrypted), lock, lock_timeout), lock
 
 
 def _expanded(location: str) -> str:

@@ -13,12 +13,9 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Dict, Generator, Iterator, List, Mapping, Optional, Tuple
 
 from ._base import NotPicklable
+from ._native_cache import native_cache as _native_cache
 from .cache_lock import CrossPlatLock as CrossPlatLock, LockError as LockError
-from .persistence import (
-    BasePersistence,
-    PersistenceNotFound as PersistenceNotFound,
-    _native_cache,  # pyright: ignore[reportPrivateUsage]
-)
+from .persistence import BasePersistence, PersistenceNotFound as PersistenceNotFound
 
 if TYPE_CHECKING:
     from ._msal import SerializableTokenCache

@@ -1,6 +1,6 @@
 //! The native half of the application: everything that a hit does, and all that waits.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use pyo3::PyClassInitializer;
@@ -208,10 +208,15 @@ impl Application {
     }
 
     /// A user's access token from the cache, or ``None``.
-    fn _silent_for_user(&self, scopes: &Bound<'_, PyAny>, home_account_id: String) -> PyResult<Pending> {
+    fn _silent_for_user(
+        &self,
+        py: Python<'_>,
+        scopes: &Bound<'_, PyAny>,
+        home_account_id: String,
+    ) -> PyResult<Pending> {
         let set_up = self.set_up()?;
         let (app, client_id, scopes) = (set_up.app.clone(), set_up.client_id.clone(), scopes_of(scopes)?);
-        let cache = set_up.shared_cache();
+        let cache = set_up.shared_cache(py);
         let look = async move {
             let now = app.token_cache().now();
             let (Some(cache), Some(realm)) = (cache, app.known_tenant_id().await) else {
@@ -233,9 +238,9 @@ impl Application {
     }
 
     /// The accounts at the authority's host and its aliases, as entries.
-    fn _accounts(&self) -> PyResult<Pending> {
+    fn _accounts(&self, py: Python<'_>) -> PyResult<Pending> {
         let set_up = self.set_up()?;
-        let (app, cache) = (set_up.app.clone(), set_up.shared_cache());
+        let (app, cache) = (set_up.app.clone(), set_up.shared_cache(py));
         let look = async move {
             let Some(cache) = cache else { return Ok(Vec::new()) };
             let query = Query::accounts_at(app.known_environments().await.own());
@@ -279,12 +284,6 @@ impl Application {
             wait_at_most(py, seconds(patience), set_up.app.shutdown())?;
         }
         Ok(())
-    }
-
-    /// How well the cache is protected: ``none``, ``host-file``, ``provided-key``, ``os-store``.
-    #[getter]
-    fn _protection(&self) -> PyResult<&'static str> {
-        Ok(self.set_up()?.app.token_cache().info().protection.as_str())
     }
 }
 
@@ -341,9 +340,8 @@ impl Application {
 }
 
 impl SetUp {
-    fn shared_cache(&self) -> Option<Arc<Py<Cache>>> {
-        // Counted by Rust, since what waits has no GIL to count with.
-        self.cache.as_ref().map(|cache| Python::attach(|py| Arc::new(cache.clone_ref(py))))
+    fn shared_cache(&self, py: Python<'_>) -> Option<Py<Cache>> {
+        self.cache.as_ref().map(|cache| cache.clone_ref(py))
     }
 }
 

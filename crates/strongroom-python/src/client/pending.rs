@@ -71,7 +71,7 @@ impl Pending {
 
     /// Gives up. What others wait for too, or what goes on in the background, goes on.
     fn cancel(&self, py: Python<'_>) {
-        py.detach(|| drop(self.take()));
+        py.detach(|| drop(self.0.lock().unwrap_or_else(PoisonError::into_inner).take()));
     }
 }
 
