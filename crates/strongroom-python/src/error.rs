@@ -23,7 +23,7 @@ pub(crate) fn exception(py: Python<'_>, error: &Error) -> PyErr {
 
 /// What `raised` is in the library, on its way from Python code below to Python code above.
 pub(crate) fn carried(raised: PyErr) -> Error {
-    Error::new(ErrorKind::Storage, "python_exception", "the persistence raised an exception")
+    Error::new(ErrorKind::Storage, "python_exception", "code of the program raised an exception")
         .with_source(raised)
 }
 

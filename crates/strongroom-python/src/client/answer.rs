@@ -3,7 +3,9 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
-use strongroom::{AccessToken, AuthenticationResult, Error, TokenSource, UnixSeconds};
+use strongroom::{
+    AccessToken, AuthenticationResult, Error, ErrorKind, ServiceError, TokenSource, UnixSeconds,
+};
 
 use crate::error::{exception, kind, source};
 use crate::json::to_dict;
@@ -109,60 +111,59 @@ fn from_provider<'py>(
 
 /// What the provider said, where it refused in words. Whatever else went wrong is an exception.
 fn refused<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
-    let service = error.service();
-    if let Some(service) = service
-        && service.status < 500
-        && !service.in_discovery
-        && let Some(body) = &service.body
-    {
-        return to_dict(py, body);
-    }
-    if source::<PyErr>(error).is_some() {
-        return Err(exception(py, error));
-    }
-    let status = service.map(|service| service.status);
-    let in_discovery = service.is_some_and(|service| service.in_discovery);
-    if let Some(service) = service.filter(|service| {
-        service.status < 500
-            && !in_discovery
-            && !matches!(&*service.error, "http_error" | "too_many_requests")
-    }) {
-        // Its message was too long to be kept as a whole.
-        let answer = PyDict::new(py);
-        answer.set_item("error", &service.error)?;
-        for (name, text) in [
-            ("error_description", &service.error_description),
-            ("suberror", &service.suberror),
-            ("claims", &service.claims),
-            ("correlation_id", &service.correlation_id),
-            ("timestamp", &service.timestamp),
-            ("trace_id", &service.trace_id),
-            ("error_uri", &service.error_uri),
-        ] {
-            if let Some(text) = text {
-                answer.set_item(name, text)?;
-            }
+    let said = error.service().filter(|service| service.status < 500 && !service.in_discovery);
+    match said {
+        Some(ServiceError { body: Some(body), .. }) => to_dict(py, body),
+        // No message, but a page of somebody on the way.
+        Some(service) if !matches!(&*service.error, "http_error" | "too_many_requests") => {
+            fields(py, service)
         }
-        if !service.error_codes.is_empty() {
-            answer.set_item("error_codes", &service.error_codes)?;
-        }
-        return Ok(answer);
+        _ => Err(raised(py, error)),
     }
-    Err(raised(py, error, status, in_discovery))
+}
+
+/// A message that was too long to be kept as a whole.
+fn fields<'py>(py: Python<'py>, service: &ServiceError) -> PyResult<Bound<'py, PyDict>> {
+    let answer = PyDict::new(py);
+    answer.set_item("error", &service.error)?;
+    for (name, text) in [
+        ("error_description", &service.error_description),
+        ("suberror", &service.suberror),
+        ("claims", &service.claims),
+        ("correlation_id", &service.correlation_id),
+        ("timestamp", &service.timestamp),
+        ("trace_id", &service.trace_id),
+        ("error_uri", &service.error_uri),
+    ] {
+        if let Some(text) = text {
+            answer.set_item(name, text)?;
+        }
+    }
+    if !service.error_codes.is_empty() {
+        answer.set_item("error_codes", &service.error_codes)?;
+    }
+    Ok(answer)
 }
 
 /// The exception for an error of the client: which one, `strongroom._errors` decides.
-pub(super) fn raised(py: Python<'_>, error: &Error, status: Option<u16>, in_discovery: bool) -> PyErr {
-    let name = match kind(error.kind()) {
-        "network" | "identity_provider" | "configuration" => "of_client",
-        _ => return exception(py, error),
-    };
-    let made =
-        py.import("strongroom._errors").and_then(|errors| errors.getattr(name)).and_then(|of_client| {
-            let remedy = error.remedy().map(|remedy| remedy.into_owned());
-            let wait = error.retry_after().map(|wait| wait.as_secs());
-            let (kind, code, message) = (kind(error.kind()), error.code(), error.to_string());
-            of_client.call1((kind, code, message, remedy, status, in_discovery, wait))
-        });
+fn raised(py: Python<'_>, error: &Error) -> PyErr {
+    let is_of_client =
+        matches!(error.kind(), ErrorKind::Network | ErrorKind::IdentityProvider | ErrorKind::Configuration);
+    if !is_of_client || source::<PyErr>(error).is_some() {
+        return exception(py, error);
+    }
+    let made = py.import("strongroom._errors").and_then(|errors| errors.getattr("of_client"));
+    let made = made.and_then(|of_client| {
+        let service = error.service();
+        of_client.call1((
+            kind(error.kind()),
+            error.code(),
+            error.to_string(),
+            error.remedy().map(|remedy| remedy.into_owned()),
+            service.map(|service| service.status),
+            service.is_some_and(|service| service.in_discovery),
+            error.retry_after().map(|wait| wait.as_secs()),
+        ))
+    });
     made.map_or_else(|failed| failed, PyErr::from_value)
 }

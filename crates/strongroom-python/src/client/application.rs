@@ -63,6 +63,9 @@ impl BlockingApplication {
     /// wrong with its renewal is an error.
     ///
     /// :param claims_challenge: claims that an API asks for, as JSON. No cached token answers them.
+    /// :param fmi_path: the path of a federated managed identity; its tokens are kept apart.
+    /// :param forwarded_client_claims: claims of the application's own, a JSON object as text. Unlike a challenge they are
+    ///     part of what the token is kept under.
     /// :return: a dictionary. With ``access_token``, ``token_type``, ``expires_in`` (seconds), ``token_source`` (``cache``
     ///     or ``identity_provider``) and what else the provider sent; with ``stale`` if it is near its end and no newer one
     ///     was to be had, and ``persisted`` if it could not be stored. Or with ``error``, ``error_description``, ... as the
