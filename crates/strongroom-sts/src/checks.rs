@@ -1,5 +1,5 @@
 //! What the provider checks before it issues a token: the form of the request, the tenant, the
-//! client and its secret, the scope and its resource. Each failure is Entra's own answer.
+//! client and its credential, the scope and its resource. Each failure is Entra's own answer.
 
 use std::collections::HashSet;
 
@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use url::form_urlencoded;
 
+use crate::assertion;
 use crate::clients::{Client, Tenant};
 use crate::error::{Refusal, excerpt};
 use crate::provider::{Provider, Realm};
@@ -20,8 +21,18 @@ use crate::time::UnixSeconds;
 pub(crate) struct AppGrant<'a> {
     pub(crate) tenant: &'a Tenant,
     pub(crate) client: &'a Client,
+    pub(crate) authenticated_by: AuthenticatedBy,
     /// The client id of a registered API, else the name that was asked for.
     pub(crate) audience: String,
+    /// The federated managed identity that the token is for.
+    pub(crate) fmi_path: Option<String>,
+}
+
+/// How the client has proved who it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AuthenticatedBy {
+    Secret,
+    Certificate,
 }
 
 /// Checks a request to the token endpoint of `segment`.
@@ -43,9 +54,19 @@ pub(crate) fn check_token_request<'a>(
     let client_id = form.client_id.as_deref().ok_or_else(|| Refusal::missing_parameter("client_id"))?;
     let scope = form.required("scope")?;
     let client = check_client(provider, tenant, client_id)?;
-    check_credential(client, form, now)?;
+    let authenticated_by = match form.value("client_assertion") {
+        Some(assertion) => {
+            check_assertion(provider, tenant, client, form, assertion, now)?;
+            AuthenticatedBy::Certificate
+        }
+        None => {
+            check_secret(client, form, now)?;
+            AuthenticatedBy::Secret
+        }
+    };
     let audience = check_resource(provider, tenant, check_app_scope(scope)?)?;
-    Ok(AppGrant { tenant, client, audience })
+    let fmi_path = form.value("fmi_path").map(str::to_owned);
+    Ok(AppGrant { tenant, client, authenticated_by, audience, fmi_path })
 }
 
 /// The parameters of a token request, from its body and its `Authorization` header.
@@ -150,22 +171,34 @@ fn check_client<'a>(provider: &'a Provider, tenant: &Tenant, client_id: &str) ->
     Ok(client)
 }
 
-fn check_credential(client: &Client, form: &TokenForm, now: UnixSeconds) -> Result<(), Refusal> {
+fn check_assertion(
+    provider: &Provider,
+    tenant: &Tenant,
+    client: &Client,
+    form: &TokenForm,
+    assertion: &str,
+    now: UnixSeconds,
+) -> Result<(), Refusal> {
+    if form.required("client_assertion_type")? != ASSERTION_TYPE {
+        let message = format!("The 'client_assertion_type' parameter must be '{ASSERTION_TYPE}'.");
+        return Err(Refusal::bad_request("invalid_request", 900_144, message));
+    }
+    let expected = assertion::Expected {
+        client_id: &client.client_id,
+        certificates: &client.registered,
+        origin: &provider.origin(),
+        tenant_names: tenant.names().collect(),
+    };
+    assertion::check(assertion, &expected, &provider.seen_assertions, now)
+}
+
+fn check_secret(client: &Client, form: &TokenForm, now: UnixSeconds) -> Result<(), Refusal> {
     let app = &client.client_id;
     let Some(given) = &form.client_secret else {
-        return Err(match form.value("client_assertion") {
-            None => Refusal::invalid_client(
-                7_000_218,
-                "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
-            ),
-            // No registration has a certificate, so no assertion can be by a registered one.
-            Some(_) => Refusal::invalid_client(
-                700_027,
-                format!(
-                    "The certificate with identifier used to sign the client assertion is not registered on application. [Reason - The key was not found., Please visit the Azure Portal to configure keys for application with Id '{app}'.]"
-                ),
-            ),
-        });
+        return Err(Refusal::invalid_client(
+            7_000_218,
+            "The request body must contain the following parameter: 'client_assertion' or 'client_secret'.",
+        ));
     };
     let matching = || client.secrets.iter().filter(|secret| same_secret(&secret.value, given));
     if matching().any(|secret| !secret.is_expired(now)) {
@@ -238,6 +271,7 @@ fn check_resource(provider: &Provider, tenant: &Tenant, name: &str) -> Result<St
     }
 }
 
+const ASSERTION_TYPE: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 const RESERVED: [&str; 4] = ["openid", "profile", "offline_access", "email"];
 const GRANTS: [&str; 9] = [
     "client_credentials",

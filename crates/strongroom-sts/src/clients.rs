@@ -1,4 +1,4 @@
-//! `clients.json`: who is registered here. Tenants, clients with their secrets and roles, and the
+//! `clients.json`: who is registered here. Tenants, clients with their secrets, certificates and roles, and the
 //! resources for which tokens may be had. The README documents the format; a file that does not
 //! follow it is refused and left as it is.
 
@@ -10,10 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::assertion::RegisteredCertificate;
 use crate::error::StsError;
 use crate::files::StateFolder;
-use crate::random;
 use crate::time::{self, UnixSeconds};
+use crate::{keys, random, tls};
 
 /// Everything in `clients.json`.
 #[derive(Debug, Serialize, Deserialize)]
@@ -51,6 +52,12 @@ pub(crate) struct Client {
     pub(crate) enabled: bool,
     #[serde(default, deserialize_with = "read_secrets")]
     pub(crate) secrets: Vec<ClientSecret>,
+    /// Files in the state folder, each with the certificate of a key that signs its assertions, PEM.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) certificates: Vec<String>,
+    /// What is in those files.
+    #[serde(skip)]
+    pub(crate) registered: Vec<RegisteredCertificate>,
     /// Application permissions, the `roles` of its tokens.
     #[serde(default)]
     pub(crate) roles: Vec<String>,
@@ -77,18 +84,38 @@ pub(crate) struct Resource {
 }
 
 impl Registrations {
-    /// Reads the folder's file, or writes the first one.
-    pub(crate) fn load_or_create(folder: &StateFolder, tenant: Option<&str>) -> Result<Self, StsError> {
-        let Some(text) = folder.read(FILE)? else {
-            let first = Self::first(tenant)?;
-            let mut text = serde_json::to_string_pretty(&first).expect("only texts and lists");
-            text.push('\n');
-            folder.write(FILE, &text)?;
-            return Ok(first);
-        };
+    /// Reads the folder's file, or writes the first one, with a certificate for its client.
+    pub(crate) fn load_or_create(
+        folder: &StateFolder,
+        tenant: Option<&str>,
+        now: UnixSeconds,
+    ) -> Result<Self, StsError> {
         let refused = |problem| StsError::ClientsFile { path: folder.file(FILE), problem };
-        let registrations: Self = serde_json::from_str(&text).map_err(|e| refused(e.to_string()))?;
-        registrations.validate().map_err(refused)?;
+        let mut registrations = match folder.read(FILE)? {
+            Some(text) => {
+                let read: Self = serde_json::from_str(&text).map_err(|e| refused(e.to_string()))?;
+                read.validate().map_err(refused)?;
+                read
+            }
+            None => {
+                let first = Self::first(tenant)?;
+                let (key, certificate) = keys::self_signed("Strongroom sample daemon (development)", now)
+                    .map_err(tls::failed("the client's certificate"))?;
+                folder.write(CLIENT_KEY, &key)?;
+                folder.write(CLIENT_CERTIFICATE, &certificate)?;
+                // Last: a folder without it is a new one.
+                let mut text = serde_json::to_string_pretty(&first).expect("only texts and lists");
+                text.push('\n');
+                folder.write(FILE, &text)?;
+                first
+            }
+        };
+        for client in &mut registrations.clients {
+            let read = client.certificates.iter().map(|name| read_certificate(folder, name));
+            let registered: Result<_, String> = read.collect();
+            client.registered =
+                registered.map_err(|problem| refused(format!("client {:?}: {problem}", client.client_id)))?;
+        }
         Ok(registrations)
     }
 
@@ -164,6 +191,8 @@ impl Registrations {
                     value: format!("dev8Q~{}", random::text::<24>()),
                     expires: None,
                 }],
+                certificates: vec![CLIENT_CERTIFICATE.to_owned()],
+                registered: Vec::new(),
                 roles: vec!["Forecast.Read.All".to_owned()],
             }],
             tenants: vec![tenant],
@@ -219,7 +248,20 @@ impl Registrations {
     }
 }
 
+impl Client {
+    /// The certificate that was made with the folder, if this client still has it.
+    pub(crate) fn own_certificate(&self) -> Option<&RegisteredCertificate> {
+        let at = self.certificates.iter().position(|name| name == CLIENT_CERTIFICATE)?;
+        self.registered.get(at)
+    }
+}
+
 impl Tenant {
+    /// All that stands for it in a URL.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> {
+        self.domains.iter().cloned().chain([self.id.to_string()])
+    }
+
     fn is_called(&self, name: &str) -> bool {
         self.domains.iter().any(|d| d.eq_ignore_ascii_case(name))
             || (name.len() == 36 && Uuid::parse_str(name).is_ok_and(|id| id == self.id))
@@ -285,6 +327,18 @@ fn write_expiry<S: serde::Serializer>(at: &Option<UnixSeconds>, to: S) -> Result
     at.map(time::rfc3339_text).serialize(to)
 }
 
+fn read_certificate(folder: &StateFolder, name: &str) -> Result<RegisteredCertificate, String> {
+    if name.is_empty() || name.contains(['/', '\\']) {
+        return Err(format!("certificate {name:?} is not the name of a file in the state folder"));
+    }
+    let pem = match folder.read(name) {
+        Ok(Some(pem)) => pem,
+        Ok(None) => return Err(format!("there is no certificate {name:?} in the state folder")),
+        Err(error) => return Err(format!("certificate {name:?}: {error}")),
+    };
+    RegisteredCertificate::parse(&pem).map_err(|problem| format!("certificate {name:?}: {problem}"))
+}
+
 fn enabled_by_default() -> bool {
     true
 }
@@ -308,3 +362,5 @@ fn check_word(text: &str) -> Result<(), &'static str> {
 }
 
 const FILE: &str = "clients.json";
+pub(crate) const CLIENT_KEY: &str = "client.key";
+pub(crate) const CLIENT_CERTIFICATE: &str = "client.pem";

@@ -92,20 +92,12 @@ impl SigningKey {
                 problem: problem.to_owned(),
             });
         }
-        let pem = Self::generate(now).map_err(tls::failed("a signing key"))?;
+        let (key, certificate) = self_signed("Strongroom token signing (development)", now)
+            .map_err(tls::failed("a signing key"))?;
+        let pem = key + &certificate;
         folder.write(name, &pem)?;
         Self::parse(&pem)
             .map_err(|problem| StsError::Crypto { what: "a signing key", problem: problem.to_owned() })
-    }
-
-    /// Key and certificate, PEM.
-    fn generate(now: UnixSeconds) -> Result<String, rcgen::Error> {
-        let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256)?;
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "Strongroom token signing (development)");
-        tls::set_validity(&mut params, now, 3650);
-        let certificate = params.self_signed(&key)?;
-        Ok(key.serialize_pem() + &certificate.pem())
     }
 
     fn parse(pem: &str) -> Result<Self, &'static str> {
@@ -124,6 +116,16 @@ impl SigningKey {
             pair,
         })
     }
+}
+
+/// An RSA-2048 key and a certificate of ten years that it has signed itself, PEM both.
+pub(crate) fn self_signed(name: &str, now: UnixSeconds) -> Result<(String, String), rcgen::Error> {
+    let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256)?;
+    let mut params = CertificateParams::default();
+    params.distinguished_name.push(DnType::CommonName, name);
+    tls::set_validity(&mut params, now, 3650);
+    let certificate = params.self_signed(&key)?;
+    Ok((key.serialize_pem(), certificate.pem()))
 }
 
 /// One entry of a JWKS.

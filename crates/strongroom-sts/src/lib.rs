@@ -2,6 +2,7 @@
 
 mod answer;
 mod api;
+mod assertion;
 mod checks;
 mod clients;
 mod connection;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
+use crate::assertion::SeenAssertions;
 use crate::clients::{Registrations, Tenant};
 use crate::control::Control;
 use crate::keys::SigningKeys;
@@ -17,6 +18,7 @@ pub(crate) struct Provider {
     pub(crate) port: u16,
     pub(crate) registrations: Registrations,
     pub(crate) keys: SigningKeys,
+    pub(crate) seen_assertions: SeenAssertions,
     pub(crate) control: Arc<Control>,
 }
 

@@ -19,7 +19,8 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
-use crate::clients::Registrations;
+use crate::assertion::{RegisteredCertificate, SeenAssertions};
+use crate::clients::{CLIENT_CERTIFICATE, CLIENT_KEY, Registrations};
 use crate::connection::Stage;
 use crate::control::{self, Control, Lifetimes, Stats};
 use crate::error::StsError;
@@ -77,6 +78,15 @@ pub struct Ready {
     pub client_id: String,
     /// Its secret. Serialized on purpose, kept out of `Debug`.
     pub client_secret: String,
+    /// The certificate that is registered for the client, PEM.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub certificate_file: Option<PathBuf>,
+    /// Its private key, PEM, 0600.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private_key_file: Option<PathBuf>,
+    /// Its SHA-1 in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub thumbprint: Option<String>,
     /// The sample API's `/.default` scope.
     pub scope: String,
     /// The CA's certificate, PEM.
@@ -128,6 +138,7 @@ impl Sts {
             port,
             registrations,
             keys,
+            seen_assertions: SeenAssertions::default(),
             control: Arc::new(Control::new()),
         });
         let control_segment = format!("control-{}", hex(&random::bytes::<16>()));
@@ -275,7 +286,7 @@ impl Prepared {
         let folder = StateFolder::open(path)?;
         let _lock = folder.lock()?;
         // First what a user may have got wrong: that should not cost them the making of keys.
-        let registrations = Registrations::load_or_create(&folder, tenant.as_deref())?;
+        let registrations = Registrations::load_or_create(&folder, tenant.as_deref(), now)?;
         registrations.introduction(tenant.as_deref(), now)?;
         let tls = TlsIdentity::load_or_create(&folder, now)?;
         let keys = SigningKeys::load_or_create(&folder, now)?;
@@ -291,12 +302,16 @@ fn introduce(
     control_segment: &str,
 ) -> Result<Ready, StsError> {
     let (tenant, client, secret) = provider.registrations.introduction(tenant, provider.control.now())?;
+    let certificate = client.own_certificate();
     let origin = provider.origin();
     let mut ready = Ready {
         authority: format!("{origin}/{}", tenant.id),
         tenant: tenant.id.to_string(),
         client_id: client.client_id.clone(),
         client_secret: secret.value.clone(),
+        certificate_file: certificate.map(|_| folder.file(CLIENT_CERTIFICATE)),
+        private_key_file: certificate.map(|_| folder.file(CLIENT_KEY)),
+        thumbprint: certificate.map(RegisteredCertificate::thumbprint),
         scope: format!("{}/.default", provider.registrations.sample_api().uri),
         ca_file: tls.ca_file.clone(),
         config_file: PathBuf::new(),

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::answer::RequestIds;
-use crate::checks::{AppGrant, TokenForm, check_token_request};
+use crate::checks::{AppGrant, AuthenticatedBy, TokenForm, check_token_request};
 use crate::clients::Client;
 use crate::error::Refusal;
 use crate::keys::SigningKeys;
@@ -64,6 +64,12 @@ fn issue(provider: &Provider, grant: &AppGrant<'_>, now: UnixSeconds) -> TokenAn
     let expires_in = lifetimes.expires_in();
     let tenant = grant.tenant.id.to_string();
     let principal = service_principal(grant.tenant.id, grant.client).to_string();
+    let subject = match &grant.fmi_path {
+        None => principal.clone(),
+        Some(path) => {
+            format!("/eid1/c/pub/t/{tenant}/a/{}/{}", grant.client.client_id, path.trim_start_matches('/'))
+        }
+    };
     let claims = AppClaims {
         aud: &grant.audience,
         iss: &issuer(&provider.origin(), &tenant),
@@ -73,13 +79,16 @@ fn issue(provider: &Provider, grant: &AppGrant<'_>, now: UnixSeconds) -> TokenAn
         exp: now.saturating_add_unsigned(expires_in),
         aio: &format!("k2RgY{}", random::text::<48>()),
         azp: &grant.client.client_id,
-        azpacr: "1",
+        azpacr: match grant.authenticated_by {
+            AuthenticatedBy::Secret => "1",
+            AuthenticatedBy::Certificate => "2",
+        },
         idp: &format!("https://sts.windows.net/{tenant}/"),
         idtyp: "app",
         oid: &principal,
         rh: &format!("1.{}.", random::text::<36>()),
         roles: &grant.client.roles,
-        sub: &principal,
+        sub: &subject,
         tenant_region_scope: "WW",
         tid: &tenant,
         uti: &random::text::<16>(),

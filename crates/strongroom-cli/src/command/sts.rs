@@ -80,10 +80,17 @@ fn announce(ready: &Ready, format: Output) -> Result<(), Failure> {
     if format == Output::Json {
         return output::json(ready);
     }
+    let certificate = match (&ready.certificate_file, &ready.private_key_file) {
+        (Some(certificate), Some(key)) => {
+            format!("certificate    {}\nprivate key    {}\n", certificate.display(), key.display())
+        }
+        _ => String::new(),
+    };
     output::write_all(&format!(
         "\nauthority      {}\n\
          client_id      {}\n\
          client_secret  {}\n\
+         {}\
          scope          {}\n\
          sample API     {}\n\
          trust root     {}\n\
@@ -94,6 +101,7 @@ fn announce(ready: &Ready, format: Output) -> Result<(), Failure> {
         ready.authority,
         ready.client_id,
         ready.client_secret,
+        certificate,
         ready.scope,
         ready.endpoint,
         ready.ca_file.display(),

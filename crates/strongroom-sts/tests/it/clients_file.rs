@@ -75,6 +75,9 @@ fn a_bad_file_is_refused_by_name_and_left_as_it_is() {
         (first_client("secrets", json!([""])), "empty"),
         (first_client("secrets", json!("hush")), "list"),
         (first_client("secrets", json!([["hush"]])), "object"),
+        (first_client("certificates", json!(["none.pem"])), "none.pem"),
+        (first_client("certificates", json!(["../client.pem"])), "state folder"),
+        (first_client("certificates", json!(["ca.key"])), "no certificate"),
         (bad(&|f| f["clients"] = json!([f["clients"][0], f["clients"][0]])), "twice"),
         (bad(&|f| f["resources"] = json!([f["resources"][0], f["resources"][0]])), "two resources"),
     ] {

@@ -3,6 +3,7 @@
 // clippy.toml's allowance covers the test functions, not what they call.
 #![allow(clippy::unwrap_used)]
 
+mod assertions;
 mod clients_file;
 mod connections;
 mod control;

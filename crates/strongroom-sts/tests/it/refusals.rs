@@ -32,13 +32,6 @@ async fn no_secret_at_all_is_its_own_error() {
 }
 
 #[tokio::test]
-async fn an_assertion_has_no_registered_certificate() {
-    let provider = Provider::new();
-    let changes = [("client_secret", ""), ("client_assertion", "e30.e30.AA")];
-    assert_eq!(refused(&provider, &changes).await, is(401, "invalid_client", 700_027));
-}
-
-#[tokio::test]
 async fn missing_parameters_are_named() {
     let provider = Provider::new();
     for name in ["grant_type", "client_id", "scope"] {

@@ -9,7 +9,16 @@ use crate::support::{Provider, replace};
 async fn the_same_folder_gives_the_same_provider_again() {
     let first = Provider::new();
     let before = first.ready().clone();
-    let files = ["ca.pem", "ca.key", "tls.pem", "signing-1.pem", "signing-2.pem", "clients.json"];
+    let files = [
+        "ca.pem",
+        "ca.key",
+        "tls.pem",
+        "signing-1.pem",
+        "signing-2.pem",
+        "client.pem",
+        "client.key",
+        "clients.json",
+    ];
     let read = |p: &Provider| files.map(|f| fs::read(p.folder.path().join(f)).unwrap());
     let bytes = read(&first);
     let token = first.token().await;
@@ -20,7 +29,7 @@ async fn the_same_folder_gives_the_same_provider_again() {
     assert_eq!(before.scope, again.ready().scope);
     assert_ne!(before.control, again.ready().control);
     let reread = read(&again);
-    assert_eq!(bytes[..5], reread[..5]);
+    assert_eq!(bytes[..7], reread[..7]);
     assert_eq!(again.call_api(&token).await.status(), 200);
 }
 
@@ -53,13 +62,16 @@ fn what_is_printed_has_exactly_the_contracts_fields() {
     let contract = [
         "authority",
         "ca_file",
+        "certificate_file",
         "client_id",
         "client_secret",
         "config_file",
         "control",
         "endpoint",
+        "private_key_file",
         "scope",
         "tenant",
+        "thumbprint",
     ];
     assert_eq!(fields, contract);
     let debug = format!("{:?} {:?}", provider.ready(), provider.sts);
@@ -82,7 +94,7 @@ fn files_are_the_owners_alone() {
         assert_eq!(mode(&path), 0o600, "{}", path.display());
         seen += 1;
     }
-    assert_eq!(seen, 8);
+    assert_eq!(seen, 10);
 }
 
 #[cfg(unix)]

@@ -121,6 +121,12 @@ pub(crate) fn replace(path: &Path, text: &str) {
     std::fs::write(path, text).unwrap();
 }
 
+/// The time of this machine, in Unix seconds.
+#[allow(clippy::disallowed_methods)] // the other side of the wire has a clock too
+pub(crate) fn now() -> i64 {
+    std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs().try_into().unwrap()
+}
+
 /// A rustls configuration that trusts this provider's CA only.
 pub(crate) fn tls_config(ready: &Ready) -> ClientConfig {
     let mut roots = RootCertStore::empty();

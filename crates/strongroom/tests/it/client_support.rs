@@ -123,14 +123,23 @@ impl Scene {
 
     /// The application with this secret instead of its own.
     pub(crate) fn app_with_secret(&self, secret: &str) -> ConfidentialClientApplication {
+        self.builder_with(ClientCredential::from_secret(secret)).build().unwrap()
+    }
+
+    /// The application with this credential instead of its secret.
+    pub(crate) fn builder_with(&self, credential: ClientCredential) -> ConfidentialClientApplicationBuilder {
         let ready = self.ready();
-        let secret = ClientCredential::from_secret(secret);
-        ConfidentialClientApplication::builder(ready.client_id.as_str(), ready.authority.as_str(), secret)
+        ConfidentialClientApplication::builder(ready.client_id.as_str(), ready.authority.as_str(), credential)
             .instance_discovery(false)
             .transport(self.http())
             .token_cache(self.cache())
-            .build()
-            .unwrap()
+    }
+
+    /// The key of the certificate that is registered for the application, and the certificate.
+    pub(crate) fn key_and_certificate(&self) -> [String; 2] {
+        let ready = self.ready();
+        [&ready.private_key_file, &ready.certificate_file]
+            .map(|file| std::fs::read_to_string(file.as_ref().unwrap()).unwrap())
     }
 
     /// The application's token for the sample API.

@@ -10,6 +10,10 @@ mod authorities;
 #[cfg(unix)]
 mod bad_answers;
 #[cfg(unix)]
+mod client_assertion;
+#[cfg(unix)]
+mod client_certificate;
+#[cfg(unix)]
 mod client_credentials;
 #[cfg(unix)]
 mod client_support;
@@ -20,6 +24,8 @@ mod conformance;
 mod crash;
 #[cfg(unix)]
 mod damaged_documents;
+#[cfg(unix)]
+mod extended_tokens;
 #[cfg(target_os = "linux")]
 mod flight_host;
 #[cfg(target_os = "linux")]

@@ -4,10 +4,11 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use strongroom::{
-    AccessToken, AccessTokenRequest, Applied, ClientCredential, ConfidentialClientApplication, Credential,
-    CredentialKey, CredentialStore as _, CredentialType, Document, DocumentStore, Environments, Expectation,
-    HttpRequest, HttpTransport, IdToken, KeyRing, KeySelector, Lookup, MemoryPersistence, MemoryStore,
-    Persistence as _, Put, RefreshToken, SealedPersistence, SecretBytes, SecretString, TokenCache, block_on,
+    AccessToken, AccessTokenRequest, Applied, ClientCertificate, ClientCredential,
+    ConfidentialClientApplication, Credential, CredentialKey, CredentialStore as _, CredentialType, Document,
+    DocumentStore, Environments, Expectation, HttpRequest, HttpTransport, IdToken, KeyRing, KeySelector,
+    Lookup, MemoryPersistence, MemoryStore, Persistence as _, Put, RefreshToken, SealedPersistence,
+    SecretBytes, SecretString, TokenCache, block_on,
 };
 
 use crate::client_support::{Canned, TestClock, token_response};
@@ -97,6 +98,12 @@ fn nothing_that_is_public_shows_a_secret() {
         ("AccessTokenRequest", shown(&request)),
         ("Lookup", shown(&lookup)),
         ("ClientCredential", shown(&credential)),
+        ("ClientCredential", shown(&ClientCredential::from_assertion(TOKEN))),
+        ("ClientCertificate", shown(&ClientCertificate::from_pem(SECRET).passphrase(TOKEN))),
+        (
+            "ClientCertificate",
+            shown(&ClientCertificate::from_pfx(SECRET.as_bytes().to_vec(), Some(TOKEN.into()))),
+        ),
         ("ConfidentialClientApplication", shown(&app)),
         ("ConfidentialClientApplicationBuilder", application_builder),
         ("AcquireTokenForClient", shown(&ask)),
@@ -123,6 +130,7 @@ fn nothing_that_is_public_shows_a_secret() {
 const WITHOUT_SECRETS: &[&str] = &[
     "Account",
     "AppMetadata",
+    "AssertionContext",
     "AcquireTokenFuture",
     "FilePersistenceWithDataProtection",
     "KeychainPersistence",
