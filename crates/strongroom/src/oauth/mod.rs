@@ -17,7 +17,9 @@ pub use self::assertion::AssertionContext;
 pub(crate) use self::assertion::AssertionError;
 pub use self::certificate::ClientCertificate;
 pub use self::credential::ClientCredential;
-pub(crate) use self::credential::{Authentication, Proof};
+pub(crate) use self::credential::Authentication;
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::credential::Proof;
 pub use self::error::{ServiceError, ServiceErrorClass};
 pub use self::http::HttpTransport;
 pub(crate) use self::http::spawn;
