@@ -14,10 +14,12 @@ mod retry;
 mod transport;
 
 pub use self::assertion::AssertionContext;
-pub(crate) use self::assertion::AssertionError;
+pub(crate) use self::assertion::{AssertionError, RequestKey};
 pub use self::certificate::ClientCertificate;
+pub(crate) use self::credential::Authentication;
 pub use self::credential::ClientCredential;
-pub(crate) use self::credential::{Authentication, Proof};
+#[cfg(feature = "fuzzing")]
+pub(crate) use self::credential::Proof;
 pub use self::error::{ServiceError, ServiceErrorClass};
 pub use self::http::HttpTransport;
 pub(crate) use self::http::spawn;
