@@ -187,7 +187,7 @@ fn a_thumbprint_is_read_as_people_copy_it() {
         [SHA1.to_owned(), SHA1.to_lowercase(), pairs.join(":"), format!("\u{200e}{}", pairs.join(" "))]
     {
         let credential = ClientCertificate::from_pem(text("key.pem")).thumbprint(thumbprint);
-        let header = decode_header(&Desk::new().assertion_of(credential)).unwrap();
+        let header = decode_header(Desk::new().assertion_of(credential)).unwrap();
         assert_eq!(header.x5t.as_deref(), Some(SHA1_BASE64));
     }
 }
@@ -339,7 +339,7 @@ fn a_certificate_provider_is_called_once_for_each_request_and_its_new_key_is_use
     assert_eq!(calls.load(Ordering::SeqCst), 1, "a hit");
     assert_eq!(desk.assertion(&app), first);
     assert_eq!(decode_header(&first).unwrap().alg, Algorithm::PS256);
-    assert_eq!(decode_header(&desk.assertion(&app)).unwrap().alg, Algorithm::RS256);
+    assert_eq!(decode_header(desk.assertion(&app)).unwrap().alg, Algorithm::RS256);
     assert_eq!(calls.load(Ordering::SeqCst), 3);
 }
 
