@@ -93,6 +93,8 @@ Examples:
     strongroom token --config config.json --cache token_cache.bin
   With the variables of the Azure SDKs (AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET):
     strongroom token --scope https://graph.microsoft.com/.default
+  In the place of the secret AZURE_CLIENT_CERTIFICATE_PATH (with AZURE_CLIENT_CERTIFICATE_PASSWORD), or
+  AZURE_FEDERATED_TOKEN_FILE for a workload identity.
   For an API, without showing the token to who lists the processes:
     strongroom token --config config.json --output header |
       curl -H @- https://graph.microsoft.com/v1.0/users
@@ -106,6 +108,9 @@ config.json:
     \"client_secret\": \"the secret's value\",
     \"scope\": [\"https://graph.microsoft.com/.default\"]
   }
+  Instead of the secret a certificate: \"private_key_file\" (PEM) with \"public_certificate\" (a file, or the PEM
+  text) or \"thumbprint\" (SHA-1), or \"private_key_pfx_path\"; and \"passphrase\", if the key has one.
+  Paths are relative to the folder of this file.
   Optional: \"instance_discovery\" (bool), \"known_authorities\" (array of hosts), \"endpoint\".
   Keep it to yourself: chmod 600 config.json
 

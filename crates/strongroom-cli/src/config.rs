@@ -1,10 +1,11 @@
 //! Who asks for a token: flags first, then `config.json`, then the environment.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use strongroom::SecretString;
 
+use crate::credential::{CertificateFiles, Credential, KeyFile, PublicCertificate};
 use crate::failure::Failure;
 use crate::{env_vars, input};
 
@@ -15,7 +16,7 @@ const DEFAULT_HOST: &str = "login.microsoftonline.com";
 pub(crate) struct Config {
     pub(crate) authority: String,
     pub(crate) client_id: String,
-    pub(crate) client_secret: SecretString,
+    pub(crate) credential: Credential,
     pub(crate) scopes: Vec<String>,
     pub(crate) instance_discovery: bool,
     pub(crate) known_authorities: Vec<String>,
@@ -36,12 +37,10 @@ impl Config {
             None => authority_of_environment()?,
         };
         let client_id = members.text("client_id")?.or_else(|| env_vars::read(env_vars::AZURE_CLIENT_ID));
-        let (secret, other_spelling) = (members.text("client_secret")?, members.text("secret")?);
-        let secret = secret.or(other_spelling);
-        if secret.is_none() && members.members.contains_key("private_key_file") {
-            return Err(members.invalid("private_key_file", "certificates are not supported by this version"));
-        }
-        let secret = secret.or_else(|| env_vars::read(env_vars::AZURE_CLIENT_SECRET));
+        let credential = match members.credential()? {
+            Some(credential) => Some(credential),
+            None => Credential::of_environment(),
+        };
         let scopes = if scopes.is_empty() { members.texts("scope")? } else { scopes.to_vec() };
         if scopes.is_empty() {
             return Err(missing(
@@ -56,7 +55,7 @@ impl Config {
             client_id: client_id.ok_or_else(|| {
                 missing("client id", "set \"client_id\" in the configuration, or AZURE_CLIENT_ID")
             })?,
-            client_secret: secret.ok_or_else(no_credential)?.into(),
+            credential: credential.ok_or_else(no_credential)?,
             scopes,
             instance_discovery: members.flag("instance_discovery")?.unwrap_or(true),
             known_authorities: members.texts("known_authorities")?,
@@ -73,6 +72,46 @@ struct Members<'a> {
 }
 
 impl Members<'_> {
+    /// The credential, in one of the forms of MSAL's samples.
+    fn credential(&mut self) -> Result<Option<Credential>, Failure> {
+        const CERTIFICATE: &str = "public_certificate";
+
+        let (secret, other_spelling) = (self.text("client_secret")?, self.text("secret")?);
+        let (pem, pfx) = (self.text("private_key_file")?, self.text("private_key_pfx_path")?);
+        let (thumbprint, passphrase) = (self.text("thumbprint")?, self.text("passphrase")?);
+        let mut files = CertificateFiles {
+            key: match (secret.or(other_spelling), pem, pfx) {
+                (None, None, None) => return Ok(None),
+                (Some(secret), None, None) => return Ok(Some(Credential::Secret(secret.into()))),
+                (None, Some(pem), None) => KeyFile::Pem(self.beside(&pem)),
+                (None, None, Some(pfx)) => KeyFile::Pfx(self.beside(&pfx)),
+                _ => {
+                    let problem = "there are several credentials, and an application has one";
+                    return Err(invalid_config(format!("{}: {problem}", self.name())));
+                }
+            },
+            passphrase: passphrase.map(Into::into),
+            thumbprint,
+            public_certificate: None,
+            send_chain: None,
+        };
+        // With a PFX file `true` says that the certificates are sent along, with PEM it is the certificate.
+        if let KeyFile::Pfx(_) = files.key {
+            files.send_chain = self.flag(CERTIFICATE)?;
+        } else if let Some(certificate) = self.text(CERTIFICATE)? {
+            files.public_certificate = Some(match certificate.contains("-----BEGIN") {
+                true => PublicCertificate::Pem(certificate),
+                false => PublicCertificate::File(self.beside(&certificate)),
+            });
+        }
+        Ok(Some(Credential::Certificate(files)))
+    }
+
+    /// A path, which is relative to the folder of the configuration.
+    fn beside(&self, path: &str) -> PathBuf {
+        self.file.and_then(Path::parent).unwrap_or(Path::new("")).join(path)
+    }
+
     /// Takes the text out, so that a secret leaves no copy behind.
     fn text(&mut self, name: &str) -> Result<Option<String>, Failure> {
         match self.members.remove(name) {
@@ -104,8 +143,11 @@ impl Members<'_> {
     }
 
     fn invalid(&self, name: &str, problem: &str) -> Failure {
-        let file = self.file.unwrap_or(Path::new("the configuration"));
-        invalid_config(format!("{}: \"{name}\": {problem}", file.display()))
+        invalid_config(format!("{}: \"{name}\": {problem}", self.name()))
+    }
+
+    fn name(&self) -> impl fmt::Display {
+        self.file.unwrap_or(Path::new("the configuration")).display()
     }
 }
 
@@ -129,7 +171,7 @@ fn read(file: &Path) -> Result<Map<String, Value>, Failure> {
             error.column()
         ))
     })?;
-    if members.contains_key("client_secret") || members.contains_key("secret") {
+    if ["client_secret", "secret", "passphrase"].iter().any(|name| members.contains_key(*name)) {
         warn_if_others_can_read(file, &found);
     }
     Ok(members)
@@ -167,19 +209,10 @@ fn authority_of_environment() -> Result<Option<String>, Failure> {
 }
 
 fn no_credential() -> Failure {
-    let other = [env_vars::AZURE_CLIENT_CERTIFICATE_PATH, env_vars::AZURE_FEDERATED_TOKEN_FILE]
-        .into_iter()
-        .find(|name| env_vars::read_os(name).is_some());
-    match other {
-        Some(name) => Failure::usage(
-            "unsupported_credential",
-            format!("{name} is set, but only client secrets are supported by this version"),
-            "set \"client_secret\" in the configuration, or AZURE_CLIENT_SECRET",
-        ),
-        None => {
-            missing("client secret", "set \"client_secret\" in the configuration, or AZURE_CLIENT_SECRET")
-        }
-    }
+    missing(
+        "client credential",
+        "set \"client_secret\" or \"private_key_file\" in the configuration, or AZURE_CLIENT_SECRET",
+    )
 }
 
 fn missing(what: &str, remedy: &str) -> Failure {

@@ -26,9 +26,13 @@ pub(crate) const AZURE_CLIENT_ID: &str = "AZURE_CLIENT_ID";
 pub(crate) const AZURE_CLIENT_SECRET: &str = "AZURE_CLIENT_SECRET";
 /// The cloud: a host or an https URL, by default `login.microsoftonline.com`.
 pub(crate) const AZURE_AUTHORITY_HOST: &str = "AZURE_AUTHORITY_HOST";
-/// A certificate instead of a secret. Not supported yet: named in the error.
+/// A certificate instead of a secret: a file with it and its private key, PEM or PFX.
 pub(crate) const AZURE_CLIENT_CERTIFICATE_PATH: &str = "AZURE_CLIENT_CERTIFICATE_PATH";
-/// A federated token instead of a secret. Not supported yet: named in the error.
+/// The passphrase of that file.
+pub(crate) const AZURE_CLIENT_CERTIFICATE_PASSWORD: &str = "AZURE_CLIENT_CERTIFICATE_PASSWORD";
+/// Whether the certificates are sent along: `1` or `true`.
+pub(crate) const AZURE_CLIENT_SEND_CERTIFICATE_CHAIN: &str = "AZURE_CLIENT_SEND_CERTIFICATE_CHAIN";
+/// A federated token instead of a secret: a file that something else keeps up to date.
 pub(crate) const AZURE_FEDERATED_TOKEN_FILE: &str = "AZURE_FEDERATED_TOKEN_FILE";
 
 /// The value of a variable; empty counts as not set.

@@ -7,6 +7,7 @@ mod args;
 mod cache;
 mod command;
 mod config;
+mod credential;
 mod env_vars;
 mod failure;
 mod input;

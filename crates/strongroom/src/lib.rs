@@ -21,6 +21,8 @@
 //! }
 //! ```
 //!
+//! A [`ClientCredential`] is a secret, a certificate ([`ClientCertificate`]) or a client assertion.
+//!
 //! [`persistence::encrypted`] keeps the cache encrypted, in the best way that the machine has without set-up;
 //! [`SealedPersistence`] seals any persistence with the keys of a [`KeySource`].
 //!

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 use strongroom::{
-    AuthenticationResult, BoxFuture, ClientCredential, ConfidentialClientApplication,
-    ConfidentialClientApplicationBuilder, HttpRequest, HttpResponse, HttpTransport, Renewal, StoreInfo,
-    TokenCache, Transport, TransportError,
+    AuthenticationResult, BoxFuture, ConfidentialClientApplication, ConfidentialClientApplicationBuilder,
+    HttpRequest, HttpResponse, HttpTransport, Renewal, StoreInfo, TokenCache, Transport, TransportError,
 };
 
 use crate::args::{Global, Output, Refresh, Token};
@@ -54,7 +53,7 @@ pub(crate) fn application(
     ca_file: Option<PathBuf>,
     global: &Global,
 ) -> ConfidentialClientApplicationBuilder {
-    let credential = ClientCredential::from_secret(config.client_secret.clone());
+    let credential = config.credential.to_client_credential();
     let builder = ConfidentialClientApplication::builder(&config.client_id, &config.authority, credential)
         .token_cache(cache)
         .instance_discovery(config.instance_discovery)

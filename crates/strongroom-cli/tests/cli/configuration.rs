@@ -68,12 +68,127 @@ fn the_variables_of_the_azure_sdks_are_understood() {
         command
     };
     assert_eq!(failure(&mut token()), (2, "incomplete_config".into()));
-    let federated = failure(token().env("AZURE_FEDERATED_TOKEN_FILE", "/token"));
-    assert_eq!(federated, (2, "unsupported_credential".into()));
     // There is no variable that keeps the command from asking the cloud about this host.
     let config = world.file("discovery.json", serde_json::json!({"instance_discovery": false}).to_string());
     let output = run(token().env("AZURE_CLIENT_SECRET", &ready.client_secret).arg("--config").arg(config));
     assert_eq!(code(&output), 0, "{}", stderr(&output));
+}
+
+/// A configuration with these members instead of the secret.
+fn with_key(world: &World, members: &serde_json::Value) -> std::path::PathBuf {
+    world.config(|config| {
+        config.remove("client_secret");
+        config.extend(members.as_object().unwrap().clone());
+    })
+}
+
+#[test]
+fn a_certificate_serves_in_the_place_of_the_secret() {
+    let world = World::new();
+    let [key, certificate] = [&world.ready().private_key_file, &world.ready().certificate_file]
+        .map(|file| file.as_ref().unwrap().clone());
+    let pem = std::fs::read_to_string(&certificate).unwrap();
+    let both = std::fs::read_to_string(&key).unwrap() + &pem;
+    world.file("both.pem", both);
+    for (at, members) in [
+        serde_json::json!({ "private_key_file": key, "public_certificate": certificate }),
+        serde_json::json!({ "private_key_file": key, "public_certificate": pem }),
+        serde_json::json!({ "private_key_file": key, "thumbprint": world.ready().thumbprint }),
+        // Relative to the configuration, and with the certificate in it.
+        serde_json::json!({ "private_key_file": "both.pem" }),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let output =
+            run(&mut world.token_with(&with_key(&world, members), &world.path(&format!("{at}.bin"))));
+        assert_eq!(code(&output), 0, "{members}: {}", stderr(&output));
+    }
+    let azure = |file: &std::path::Path| {
+        let config = world.config(|config| drop(config.remove("client_secret")));
+        let mut token = world.token_with(&config, &world.path("azure.bin"));
+        token.env("AZURE_CLIENT_CERTIFICATE_PATH", file);
+        token
+    };
+    let output = run(&mut azure(&world.path("both.pem")));
+    assert_eq!(code(&output), 0, "{}", stderr(&output));
+    // Of a token in the cache nobody asks for the key.
+    std::fs::remove_file(world.path("both.pem")).unwrap();
+    world.hits(&mut azure(&world.path("both.pem")));
+    let forced = failure(azure(&world.path("both.pem")).arg("--force-refresh"));
+    assert_eq!(forced, (2, "credential_unreadable".into()));
+}
+
+#[test]
+fn a_key_under_a_passphrase_and_a_pfx_file_are_opened() {
+    let world = World::new();
+    let fixture = |name: &str| {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+        folder.join("../strongroom/tests/certificates").join(name)
+    };
+    let (encrypted, pfx) = (fixture("key-encrypted.pem"), fixture("client.pfx"));
+    let (thumbprint, right) = ("7CB24DAC1096EFA40B26D6938B91B137E1D36BBF", "geheim");
+    // The provider does not know this certificate: that it says so proves that the key was opened.
+    let opened = (3, "invalid_client");
+    for (members, expected) in [
+        (
+            serde_json::json!({ "private_key_file": encrypted, "thumbprint": thumbprint }),
+            (2, "no_passphrase"),
+        ),
+        (
+            serde_json::json!({ "private_key_file": encrypted, "thumbprint": thumbprint, "passphrase": "x" }),
+            (2, "wrong_passphrase"),
+        ),
+        (
+            serde_json::json!({ "private_key_file": encrypted, "thumbprint": thumbprint, "passphrase": right }),
+            opened,
+        ),
+        (serde_json::json!({ "private_key_pfx_path": pfx, "passphrase": "x" }), (2, "wrong_passphrase")),
+        (serde_json::json!({ "private_key_pfx_path": pfx, "passphrase": right }), opened),
+        (
+            serde_json::json!({ "private_key_pfx_path": pfx, "passphrase": right, "public_certificate": true }),
+            opened,
+        ),
+        (serde_json::json!({ "private_key_file": fixture("key.pem") }), (2, "no_certificate")),
+        (serde_json::json!({ "private_key_file": world.path("none") }), (2, "credential_unreadable")),
+    ] {
+        world.forget_refusals();
+        let mut token = world.token_with(&with_key(&world, &members), &world.cache());
+        assert_eq!(failure(&mut token), (expected.0, expected.1.into()), "{members}");
+    }
+    world.forget_refusals();
+    let config = world.config(|config| drop(config.remove("client_secret")));
+    let azure = || {
+        let mut token = world.token_with(&config, &world.cache());
+        token.env("AZURE_CLIENT_CERTIFICATE_PATH", &pfx);
+        token
+    };
+    assert_eq!(failure(&mut azure()), (2, "no_passphrase".into()));
+    assert_eq!(
+        failure(azure().env("AZURE_CLIENT_CERTIFICATE_PASSWORD", right)),
+        (3, "invalid_client".into())
+    );
+}
+
+#[test]
+fn a_federated_token_is_read_for_each_request() {
+    let world = World::new();
+    let config = world.config(|config| drop(config.remove("client_secret")));
+    let token = || {
+        let mut token = world.token_with(&config, &world.cache());
+        token.arg("--force-refresh").env("AZURE_FEDERATED_TOKEN_FILE", world.path("token.jwt"));
+        token
+    };
+    assert_eq!(failure(&mut token()), (2, "credential_unreadable".into()));
+    world.file("token.jwt", "\n");
+    assert_eq!(failure(&mut token()), (2, "empty_client_assertion".into()));
+    world.file("token.jwt", "no.jwt.at-all\n");
+    assert_eq!(failure(&mut token()), (3, "invalid_request".into()), "it was sent");
+    // {"alg":"RS256","x5t":"AA"} and an issuer that is not the application.
+    world.file("token.jwt", "eyJhbGciOiJSUzI1NiIsIng1dCI6IkFBIn0.eyJpc3MiOiJhIn0.AA");
+    let output = run(&mut token());
+    assert!(stderr(&output).contains("AADSTS700211"), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("eyJpc3MiOiJhIn0"), "{}", stderr(&output));
 }
 
 #[test]
@@ -110,11 +225,10 @@ fn a_bad_configuration_is_named_and_never_quoted() {
         (with("authority", serde_json::json!(7)), "invalid_config"),
         (with("client_id", serde_json::json!({})), "invalid_config"),
         (with("scope", serde_json::json!([1])), "invalid_config"),
-        (
-            serde_json::json!({"scope": "s/.default", "private_key_file": "key.pem", "thumbprint": "ab"})
-                .to_string(),
-            "invalid_config",
-        ),
+        (with("private_key_file", serde_json::json!("key.pem")), "invalid_config"),
+        (with("private_key_pfx_path", serde_json::json!("key.pfx")), "invalid_config"),
+        (with("thumbprint", serde_json::json!(1)), "invalid_config"),
+        (with("passphrase", serde_json::json!([canary])), "invalid_config"),
         (with("scope", serde_json::json!([])), "incomplete_config"),
         (with("instance_discovery", serde_json::json!("no")), "invalid_config"),
         (with("known_authorities", serde_json::json!({})), "invalid_config"),

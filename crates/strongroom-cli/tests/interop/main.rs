@@ -2,6 +2,7 @@
 //! PyPI, `@azure/msal-node` and `@azure/msal-node-extensions` from npm.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, unreachable_pub)]
 
+mod certificates;
 mod contention;
 mod other_tools;
 mod sealed;

@@ -13,7 +13,7 @@ use super::result::{AuthenticationResult, TokenSource};
 use crate::Error;
 use crate::authority::{Metadata, Region};
 use crate::cache::{Answer, Lead, LeadGuard, MissReason, Refusal, RefusalKind};
-use crate::oauth::{RefreshReason, TokenRequest, TokenResponse};
+use crate::oauth::{RefreshReason, RequestKey, TokenRequest, TokenResponse};
 use crate::schema::{AccessToken, ExtendedKey, Scopes, TokenScheme};
 use crate::time::{Deadline, UnixSeconds};
 
@@ -30,6 +30,8 @@ pub(super) struct Fetch {
     /// No cached token will do.
     past_the_cache: bool,
     correlation_id: String,
+    /// What it signs with, if it does.
+    key: RequestKey,
     /// What distinguishes this request from another within the process.
     flight: String,
 }
@@ -67,7 +69,8 @@ impl Fetch {
         let extended = prepared.extension().key();
         let flight = format!("{:?}", (&shared.distinction, url, scopes, extended, &claims, past_the_cache));
         let correlation_id = correlation_id.unwrap_or_else(|| Uuid::new_v4().to_string());
-        Self { shared, prepared: Arc::clone(prepared), claims, past_the_cache, correlation_id, flight }
+        let (prepared, key) = (Arc::clone(prepared), RequestKey::default());
+        Self { shared, prepared, claims, past_the_cache, correlation_id, key, flight }
     }
 
     /// What this fetch is known by in the process.
@@ -216,7 +219,7 @@ impl Fetch {
         let extended = self.prepared.extension().key();
         request.extend(extended.as_ref().map(ExtendedKey::as_str));
         request.extend(shared.region.as_ref().map(Region::name));
-        shared.cache.refusal_key(&request, shared.authentication.identity()).await
+        shared.cache.refusal_key(&request, &shared.authentication.identity(&self.key)).await
     }
 
     /// Asks the provider and stores what it answers.
@@ -234,7 +237,8 @@ impl Fetch {
         }
         let fmi_path = self.prepared.extension().fmi_path();
         let (endpoint, now) = (metadata.token_endpoint.as_str(), shared.cache.now());
-        let proof = shared.authentication.prove(endpoint, fmi_path, now, exchange.deadline()).await?;
+        let (key, deadline) = (&self.key, exchange.deadline());
+        let proof = shared.authentication.prove(endpoint, fmi_path, key, now, deadline).await?;
         // The assertion is for the authority, whoever answers for it.
         let regional = shared.region.as_ref().and_then(|region| region.endpoint(endpoint));
         let endpoint = regional.as_deref().unwrap_or(endpoint);

@@ -2,15 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use serde_json::{Map, Value, json};
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
-use super::certificate::{CertificateError, SigningKey};
+use super::certificate::{ClientCertificate, SigningKey};
 use crate::error::{Diagnose, ErrorKind};
 use crate::platform::fork::PerProcess;
 use crate::time::{Deadline, UnixSeconds};
@@ -67,9 +66,36 @@ impl AssertionContext {
 pub(super) type AssertionProvider =
     dyn Fn(&AssertionContext) -> Result<SecretString, Error> + Send + Sync + 'static;
 
+/// The application's own source of keys.
+pub(super) type CertificateProvider = dyn Fn() -> Result<ClientCertificate, Error> + Send + Sync + 'static;
+
+/// Where the key comes from.
+pub(super) enum KeySource {
+    Fixed(Arc<SigningKey>),
+    Provided(Arc<CertificateProvider>),
+}
+
+/// The key of one token request. What a provider gives is asked for once.
+#[derive(Default)]
+pub(crate) struct RequestKey(OnceLock<Result<Arc<SigningKey>, Error>>);
+
+impl KeySource {
+    fn key(&self, request: &RequestKey) -> Result<Arc<SigningKey>, Error> {
+        match self {
+            Self::Fixed(key) => Ok(Arc::clone(key)),
+            Self::Provided(provider) => request.0.get_or_init(|| Self::load(&**provider)).clone(),
+        }
+    }
+
+    fn load(provider: &CertificateProvider) -> Result<Arc<SigningKey>, Error> {
+        let certificate = provider().map_err(AssertionError::NoCertificate)?;
+        Ok(Arc::new(certificate.signing_key()?))
+    }
+}
+
 /// Assertions that this library signs. One is used for several requests, as MSAL does it.
 pub(super) struct SignedAssertions {
-    key: SigningKey,
+    key: KeySource,
     client_claims: Map<String, Value>,
     /// By token endpoint. Of each process its own: the thread that held the lock when it was forked is not there.
     kept: PerProcess<Mutex<HashMap<String, Kept>>>,
@@ -78,6 +104,7 @@ pub(super) struct SignedAssertions {
 struct Kept {
     assertion: SecretString,
     signed_at: UnixSeconds,
+    key: Arc<SigningKey>,
 }
 
 impl Kept {
@@ -88,17 +115,24 @@ impl Kept {
 }
 
 impl SignedAssertions {
-    pub(super) fn new(key: SigningKey, client_claims: Map<String, Value>) -> Self {
+    pub(super) fn new(key: KeySource, client_claims: Map<String, Value>) -> Self {
         Self { key, client_claims, kept: PerProcess::new(Mutex::default) }
     }
 
     /// What tells these assertions from those of another key or certificate, without a secret.
-    pub(super) fn identity(&self) -> &str {
-        self.key.header()
+    pub(super) fn identity(&self, request: &RequestKey) -> String {
+        // Who cannot sign will say so when he has to.
+        self.key.key(request).map_or_else(|_| String::new(), |key| key.header().to_owned())
     }
 
-    pub(super) fn client_claims(&self) -> String {
-        Value::Object(self.client_claims.clone()).to_string()
+    /// What tells them from other ones of this process.
+    pub(super) fn fingerprint(&self) -> String {
+        let claims = Value::Object(self.client_claims.clone());
+        match &self.key {
+            KeySource::Fixed(key) => format!("{} {claims}", key.header()),
+            // As long as a request is under way its provider is there, and no other one has its address.
+            KeySource::Provided(provider) => format!("{:p} {claims}", Arc::as_ptr(provider)),
+        }
     }
 
     /// An assertion for this endpoint.
@@ -106,18 +140,20 @@ impl SignedAssertions {
         &self,
         client_id: &str,
         token_endpoint: &str,
+        request: &RequestKey,
         now: UnixSeconds,
-    ) -> Result<SecretString, CertificateError> {
+    ) -> Result<SecretString, Error> {
+        let key = self.key.key(request)?;
         let kept = self.kept.get();
-        let lock = || kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(kept) = lock().get(token_endpoint).filter(|kept| kept.is_good(now)) {
+        let is_usable = |kept: &&Kept| kept.is_good(now) && kept.key.header() == key.header();
+        if let Some(kept) = lock(kept).get(token_endpoint).filter(is_usable) {
             return Ok(kept.assertion.clone());
         }
-        let assertion = self.key.sign(&self.claims(client_id, token_endpoint, now))?;
-        let mut kept = lock();
+        let assertion = key.sign(&self.claims(client_id, token_endpoint, now))?;
+        let mut kept = lock(kept);
         kept.retain(|_, kept| kept.is_good(now));
         if kept.len() < MOST_KEPT {
-            let new = Kept { assertion: assertion.clone(), signed_at: now };
+            let new = Kept { assertion: assertion.clone(), signed_at: now, key };
             kept.insert(token_endpoint.to_owned(), new);
         }
         Ok(assertion)
@@ -138,10 +174,9 @@ impl SignedAssertions {
     }
 }
 
-impl fmt::Debug for SignedAssertions {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SignedAssertions").field("key", &self.key).finish_non_exhaustive()
-    }
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under these mutexes panics half-way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Calls the application's provider, on a thread of its own: it may block, and other requests must not wait for it.
@@ -193,11 +228,13 @@ impl Drop for Call {
     }
 }
 
-/// The application's provider gave no assertion.
+/// The application's provider gave no assertion, or no key to sign one with.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AssertionError {
     #[error("there is no client assertion: {0}")]
     Failed(#[source] Error),
+    #[error("there is no client certificate: {0}")]
+    NoCertificate(#[source] Error),
     #[error("the assertion provider gave an empty client assertion")]
     Empty,
     #[error("the assertion provider panicked")]
@@ -213,7 +250,7 @@ pub(crate) enum AssertionError {
 impl Diagnose for AssertionError {
     fn kind(&self) -> ErrorKind {
         match self {
-            Self::Failed(error) => error.kind(),
+            Self::Failed(error) | Self::NoCertificate(error) => error.kind(),
             Self::Empty => ErrorKind::Configuration,
             Self::Panicked | Self::Busy | Self::NoThread(_) => ErrorKind::Internal,
             Self::TimedOut => ErrorKind::Network,
@@ -222,7 +259,7 @@ impl Diagnose for AssertionError {
 
     fn code(&self) -> &str {
         match self {
-            Self::Failed(error) => error.code(),
+            Self::Failed(error) | Self::NoCertificate(error) => error.code(),
             Self::Empty => "empty_client_assertion",
             Self::Panicked => "assertion_provider_panicked",
             Self::TimedOut => "assertion_timed_out",
@@ -233,7 +270,7 @@ impl Diagnose for AssertionError {
 
     fn remedy(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::Failed(error) => error.remedy(),
+            Self::Failed(error) | Self::NoCertificate(error) => error.remedy(),
             Self::Empty | Self::Panicked => Some("correct the assertion provider".into()),
             Self::TimedOut | Self::Busy => Some("see what the assertion provider waits for".into()),
             Self::NoThread(_) => Some("see what limits the threads of this process".into()),
@@ -242,7 +279,7 @@ impl Diagnose for AssertionError {
 
     fn is_retryable(&self) -> bool {
         match self {
-            Self::Failed(error) => error.is_retryable(),
+            Self::Failed(error) | Self::NoCertificate(error) => error.is_retryable(),
             Self::TimedOut | Self::Busy | Self::NoThread(_) => true,
             Self::Empty | Self::Panicked => false,
         }

@@ -203,12 +203,6 @@ impl SigningKey {
     }
 }
 
-impl fmt::Debug for SigningKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SigningKey").field("algorithm", &self.algorithm).finish_non_exhaustive()
-    }
-}
-
 /// Why key and certificate cannot be used. Never quotes what was given.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CertificateError {

@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
-use super::assertion::{self, AssertionContext, AssertionProvider, SignedAssertions};
+use super::assertion::{
+    self, AssertionContext, AssertionProvider, CertificateProvider, KeySource, RequestKey, SignedAssertions,
+};
 use super::certificate::{CertificateError, ClientCertificate};
 use super::request::Form;
 use crate::error::{Diagnose, ErrorKind};
@@ -29,6 +31,7 @@ pub struct ClientCredential(Given);
 enum Given {
     Secret(SecretString),
     Certificate(ClientCertificate),
+    CertificateProvider(Arc<CertificateProvider>),
     Assertion(SecretString),
     Provider(Arc<AssertionProvider>),
 }
@@ -44,6 +47,17 @@ impl ClientCredential {
     #[must_use]
     pub fn from_certificate(certificate: ClientCertificate) -> Self {
         Self(Given::Certificate(certificate))
+    }
+
+    /// As [`from_certificate`](Self::from_certificate), from a function: for keys that are replaced while the program
+    /// runs, and for programs that seldom need theirs, because the token is in the cache.
+    ///
+    /// It is called once for each token request and never for a token from the cache. It may read files, and should not
+    /// wait for a network: it runs where the request was polled. Its error is the request's, and is not remembered.
+    pub fn from_certificate_provider(
+        provider: impl Fn() -> Result<ClientCertificate, Error> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Given::CertificateProvider(Arc::new(provider)))
     }
 
     /// A client assertion that somebody else has signed: a JWT. Sent as it is, also when it has expired; where it has
@@ -82,6 +96,7 @@ impl fmt::Debug for ClientCredential {
         match &self.0 {
             Given::Secret(secret) => shown.field(&"secret").field(secret),
             Given::Certificate(certificate) => shown.field(certificate),
+            Given::CertificateProvider(_) => shown.field(&"certificate provider"),
             Given::Assertion(assertion) => shown.field(&"assertion").field(assertion),
             Given::Provider(_) => shown.field(&"assertion provider"),
         };
@@ -131,10 +146,14 @@ impl Authentication {
         };
         let method = match credential.0 {
             Given::Secret(secret) => Method::Secret(given(secret)?),
-            Given::Certificate(certificate) => Method::Certificate(Box::new(SignedAssertions::new(
-                certificate.signing_key()?,
-                client_claims,
-            ))),
+            Given::Certificate(certificate) => {
+                let key = KeySource::Fixed(Arc::new(certificate.signing_key()?));
+                Method::Certificate(Box::new(SignedAssertions::new(key, client_claims)))
+            }
+            Given::CertificateProvider(provider) => {
+                let key = KeySource::Provided(provider);
+                Method::Certificate(Box::new(SignedAssertions::new(key, client_claims)))
+            }
             Given::Assertion(assertion) => Method::Assertion(given(assertion)?),
             Given::Provider(provider) => Method::Provider(provider),
         };
@@ -146,13 +165,14 @@ impl Authentication {
         &self,
         token_endpoint: &str,
         fmi_path: Option<&str>,
+        key: &RequestKey,
         now: UnixSeconds,
         deadline: Deadline,
     ) -> Result<Proof, Error> {
         Ok(match &self.method {
             Method::Secret(secret) => Proof::Secret(secret.clone()),
             Method::Certificate(signed) => {
-                Proof::Assertion(signed.assertion(&self.client_id, token_endpoint, now)?)
+                Proof::Assertion(signed.assertion(&self.client_id, token_endpoint, key, now)?)
             }
             Method::Assertion(assertion) => Proof::Assertion(assertion.clone()),
             Method::Provider(provider) => {
@@ -163,12 +183,12 @@ impl Authentication {
     }
 
     /// What tells this credential from the application's next one, if it is corrected.
-    pub(crate) fn identity(&self) -> &str {
+    pub(crate) fn identity(&self, key: &RequestKey) -> Cow<'_, str> {
         match &self.method {
-            Method::Secret(secret) | Method::Assertion(secret) => secret.expose(),
-            Method::Certificate(signed) => signed.identity(),
+            Method::Secret(secret) | Method::Assertion(secret) => secret.expose().into(),
+            Method::Certificate(signed) => signed.identity(key).into(),
             // What it will give is not known.
-            Method::Provider(_) => "assertion provider",
+            Method::Provider(_) => "assertion provider".into(),
         }
     }
 
@@ -180,7 +200,7 @@ impl Authentication {
         match &self.method {
             Method::Secret(secret) => seed.hash_one((0, secret.expose())),
             Method::Assertion(assertion) => seed.hash_one((1, assertion.expose())),
-            Method::Certificate(signed) => seed.hash_one((2, signed.identity(), signed.client_claims())),
+            Method::Certificate(signed) => seed.hash_one((2, signed.fingerprint())),
             // As long as a request is under way its provider is there, and no other one has its address.
             Method::Provider(provider) => seed.hash_one((3, Arc::as_ptr(provider).cast::<()>())),
         }

@@ -14,10 +14,10 @@ mod retry;
 mod transport;
 
 pub use self::assertion::AssertionContext;
-pub(crate) use self::assertion::AssertionError;
+pub(crate) use self::assertion::{AssertionError, RequestKey};
 pub use self::certificate::ClientCertificate;
-pub use self::credential::ClientCredential;
 pub(crate) use self::credential::Authentication;
+pub use self::credential::ClientCredential;
 #[cfg(feature = "fuzzing")]
 pub(crate) use self::credential::Proof;
 pub use self::error::{ServiceError, ServiceErrorClass};

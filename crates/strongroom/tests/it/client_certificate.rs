@@ -2,6 +2,8 @@
 //! that cannot be used.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::{Value, json};
@@ -50,7 +52,10 @@ impl Desk {
     }
 
     fn builder(&self, certificate: ClientCertificate) -> ConfidentialClientApplicationBuilder {
-        let credential = ClientCredential::from_certificate(certificate);
+        self.builder_with(ClientCredential::from_certificate(certificate))
+    }
+
+    fn builder_with(&self, credential: ClientCredential) -> ConfidentialClientApplicationBuilder {
         let cache = TokenCache::builder(strongroom::MemoryStore::new()).clock(self.clock.clone()).build();
         ConfidentialClientApplication::builder("the-client", TENANT, credential)
             .transport(self.sent.clone())
@@ -182,7 +187,7 @@ fn a_thumbprint_is_read_as_people_copy_it() {
         [SHA1.to_owned(), SHA1.to_lowercase(), pairs.join(":"), format!("\u{200e}{}", pairs.join(" "))]
     {
         let credential = ClientCertificate::from_pem(text("key.pem")).thumbprint(thumbprint);
-        let header = decode_header(&Desk::new().assertion_of(credential)).unwrap();
+        let header = decode_header(Desk::new().assertion_of(credential)).unwrap();
         assert_eq!(header.x5t.as_deref(), Some(SHA1_BASE64));
     }
 }
@@ -313,6 +318,70 @@ fn a_certificate_that_is_not_registered_is_named_and_a_corrected_one_is_asked_wi
     let right = ClientCertificate::from_pem(key).public_certificate(certificate);
     let right = scene.builder_with(ClientCredential::from_certificate(right)).build().unwrap();
     scene.acquire(&right).unwrap();
+}
+
+#[test]
+fn a_certificate_provider_is_called_once_for_each_request_and_its_new_key_is_used_at_once() {
+    let desk = Desk::new();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    let credential = ClientCredential::from_certificate_provider(move || {
+        Ok(match counted.fetch_add(1, Ordering::SeqCst) {
+            0 | 1 => pem("key.pem"),
+            _ => ClientCertificate::from_pem(text("key.pem")).thumbprint(SHA1),
+        })
+    });
+    let app = desk.builder_with(credential).build().unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 0);
+    let first = desk.assertion(&app);
+    assert_eq!(calls.load(Ordering::SeqCst), 1);
+    app.acquire_token_for_client("api://a/.default").blocking().unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 1, "a hit");
+    assert_eq!(desk.assertion(&app), first);
+    assert_eq!(decode_header(&first).unwrap().alg, Algorithm::PS256);
+    assert_eq!(decode_header(desk.assertion(&app)).unwrap().alg, Algorithm::RS256);
+    assert_eq!(calls.load(Ordering::SeqCst), 3);
+}
+
+#[test]
+fn the_error_of_a_certificate_provider_is_the_requests_and_is_not_remembered() {
+    let scene = Scene::new();
+    let fails = || Err(Error::new(ErrorKind::Configuration, "no_key_file", "the key file is gone"));
+    let broken = || ClientCredential::from_certificate_provider(|| Ok(pem("key-encrypted.pem")));
+    for (credential, code) in
+        [(ClientCredential::from_certificate_provider(fails), "no_key_file"), (broken(), "no_passphrase")]
+    {
+        let app = scene.builder_with(credential).build().unwrap();
+        for _ in 0..2 {
+            let error = scene.acquire(&app).unwrap_err();
+            assert_eq!((error.kind(), error.code()), (ErrorKind::Configuration, code));
+            assert!(!error.to_string().contains("remembered"), "{error}");
+        }
+    }
+    assert_eq!(scene.token_requests(), 0);
+    // Who has a token needs no key.
+    scene.token().unwrap();
+    assert_eq!(
+        scene.acquire(&scene.builder_with(broken()).build().unwrap()).unwrap().token_source(),
+        TokenSource::Cache
+    );
+}
+
+#[test]
+fn a_key_that_is_corrected_behind_a_provider_is_asked_with_at_once() {
+    let scene = Scene::new();
+    let given = Arc::new(Mutex::new(pem("key.pem")));
+    let run = || {
+        let given = Arc::clone(&given);
+        let credential =
+            ClientCredential::from_certificate_provider(move || Ok(given.lock().unwrap().clone()));
+        scene.acquire(&scene.builder_with(credential).build().unwrap())
+    };
+    assert_eq!(run().unwrap_err().code(), "invalid_client");
+    assert!(run().unwrap_err().to_string().contains("remembered"));
+    let [key, certificate] = scene.key_and_certificate();
+    *given.lock().unwrap() = ClientCertificate::from_pem(key).public_certificate(certificate);
+    run().unwrap();
 }
 
 #[test]
