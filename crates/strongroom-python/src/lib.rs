@@ -8,6 +8,7 @@ mod error;
 mod foreign;
 mod interpreter;
 mod json;
+mod lead;
 mod lock;
 mod locked;
 mod log;
@@ -23,6 +24,8 @@ mod _strongroom {
     const version: &str = env!("CARGO_PKG_VERSION");
     #[pymodule_export]
     use super::cache::Cache;
+    #[pymodule_export]
+    use super::lead::Lead;
     #[pymodule_export]
     use super::lock::Lock;
     #[pymodule_export]
