@@ -81,9 +81,13 @@ class AsyncFake:
         self.fake, self.gate, self.closed = Fake(**kwargs), None, 0
 
     async def get_token_info(self, *scopes, options=None):
+        error, self.fake.error = self.fake.error, None
         info = self.fake.get_token_info(*scopes, options=options)
+        self.fake.error = error
         if self.gate:
             await self.gate.wait()
+        if error:
+            raise error
         return info
 
     async def close(self):
@@ -511,6 +515,8 @@ class TestWhichTokenIsServed:
         assert credential.get_token(SCOPE).token == "aged"
         until(lambda: any("could not be renewed" in record.getMessage() for record in caplog.records))
         assert [credential.get_token(SCOPE).token for _ in range(3)] == ["aged"] * 3
+        # Waits for what is under way.
+        credential.close()
         assert len(inner.asked) == 1
         (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
         assert record.name == "strongroom.azure" and "LookupError" in record.getMessage()
@@ -698,7 +704,8 @@ print(PersistedCredential(Inner(), cache=sys.argv[1], identity="the same").get_t
         assert asked.read_text() == "asked\n"
 
     @needs_fork
-    def test_a_child_does_not_wait_for_a_thread_that_it_does_not_have(self, cache):
+    def test_a_child_does_not_wait_for_a_thread_that_it_does_not_have(self, cache, monkeypatch):
+        monkeypatch.setattr(_tokens, "PATIENCE_OF_HOST", 0.05)
         inner = Fake()
         inner.gate.clear()
         credential = persisted(inner, cache)
@@ -713,11 +720,13 @@ print(PersistedCredential(Inner(), cache=sys.argv[1], identity="the same").get_t
             inner.gate = threading.Event()
             inner.gate.set()
             assert credential.get_token(SCOPE).token == "aged"
-            assert credential.get_token("third").token.startswith("token-")
+            # The parent's thread asks for this one.
+            assert credential.get_token("other").token.startswith("token-")
             credential.close()
 
         try:
-            assert in_child(use)
+            with credential._mutex:
+                assert in_child(use)
         finally:
             inner.gate.set()
             threads[0].join()
@@ -888,6 +897,20 @@ class TestAsync:
 
         self.run(cache, use)
 
+    def test_who_has_waited_long_enough_asks_for_himself(self, cache, monkeypatch):
+        monkeypatch.setattr(_tokens, "PATIENCE", 0.05)
+        monkeypatch.setattr(_tokens, "PATIENCE_OF_HOST", 0.05)
+
+        async def use(credential, inner):
+            inner.gate = asyncio.Event()
+            callers = [asyncio.ensure_future(credential.get_token(SCOPE)) for _ in range(2)]
+            while len(inner.fake.asked) < 2:
+                await asyncio.sleep(0.001)
+            inner.gate.set()
+            assert {token.token for token in await asyncio.gather(*callers)} == {"token-1", "token-2"}
+
+        self.run(cache, use)
+
     def test_one_that_is_due_is_served_and_renewed_behind(self, cache):
         async def use(credential, inner):
             inner.gate = asyncio.Event()
@@ -925,6 +948,17 @@ class TestAsync:
             aged(credential, 3600 - 200)
             assert (await credential.get_token(SCOPE)).token == "aged"
 
+            # One that nobody waits for any more is nobody's.
+            inner.gate = asyncio.Event()
+            caller = asyncio.ensure_future(credential.get_token("other"))
+            while len(inner.fake.asked) < 4:
+                await asyncio.sleep(0.001)
+            caller.cancel()
+            inner.gate.set()
+            while credential._flights_here():
+                await asyncio.sleep(0.001)
+            gc.collect()
+
         self.run(cache, use)
         (record,) = [record for record in caplog.records if record.name == "strongroom.azure"]
         assert "LookupError" in record.getMessage() and "not to be shown" not in record.getMessage()
@@ -937,6 +971,11 @@ class TestAsync:
             inner.gate = asyncio.Event()
             aged(credential, 2000, refresh_in=0)
             assert (await credential.get_token(SCOPE)).token == "aged"
+            (renewal,) = credential._renewals
+            await credential.close()
+            await asyncio.wait([renewal], timeout=60)
+            assert renewal.cancelled()
+            inner.closed = 0
 
         self.run(cache, use)
 
