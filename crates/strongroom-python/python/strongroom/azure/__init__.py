@@ -1,4 +1,4 @@
-"""A persisted cache in front of any credential of ``azure-identity``, or of whoever else has the methods of one::
+"""A persisted cache in front of any credential of ``azure-identity``, or of one like it::
 
     from azure.identity import ClientSecretCredential
     from strongroom.azure import PersistedCredential
@@ -6,8 +6,8 @@
     credential = PersistedCredential(ClientSecretCredential(...), cache="token_cache.bin")
     client = SecretClient(vault_url, credential)
 
-For credentials of ``azure.identity.aio`` there is ``strongroom.azure.aio``. Log records go to the logger
-``strongroom.azure``.
+For credentials of ``azure.identity.aio`` there is ``strongroom.azure.aio``. Log records go to the
+logger ``strongroom.azure``.
 """
 
 from __future__ import annotations
@@ -39,26 +39,35 @@ _Key = Tuple[Ask, Optional[str]]
 
 
 class PersistedCredential(NotPicklable):
-    """A credential whose tokens are kept in a cache, so that the next run of a program, and others beside it, find them.
+    """A credential whose tokens are kept in a cache: the next run of a program finds them.
 
-    A token is asked for once, however many threads and processes of this host want it at a time. One that is due for
-    renewal is served while it is renewed in the background; one whose renewal fails is served as long as it lives. Tokens
-    for Continuous Access Evaluation are kept apart from others; those with proof of possession are not kept; a claims
-    challenge is always passed on, and its token takes the place of the one that was challenged.
+    A token is asked for once, however many threads and processes of this host want it at a time.
+    One that is due for renewal is served while it is renewed in the background; one whose renewal
+    fails is served as long as it lives. Tokens for Continuous Access Evaluation are kept apart from
+    others; those with proof of possession are not kept; a claims challenge is always passed on, and
+    its token takes the place of the one that was challenged.
 
-    Whose tokens they are is told from the credential: its class, its tenant, its client id, its user or its user's
-    assertion, and the machine for what is signed in there or is the machine's own. What cannot be told from it, the
-    program must say, by ``identity``; two such credentials in one process, and one cache, are a ``ValueError``.
+    Whose tokens they are is told from the credential: its class, its tenant, its client id, its
+    user or its user's assertion, and the machine for what is signed in there or is the machine's
+    own. What cannot be told from it, the program must say, by ``identity``; two such credentials in
+    one process, and one cache, are a ``ValueError``.
 
     :param inner: the credential that is asked for tokens. Its secrets are not stored.
-    :param cache: a ``PersistedTokenCache``, a persistence, or the path of a file, which is encrypted then.
-    :param identity: whose tokens they are, in words of the program's own: the same for the same identity, and for no other.
-        A user's name and tenant, say. It is not stored, only a hash of it is.
+    :param cache: a ``PersistedTokenCache``, a persistence, or the path of a file, which is
+        encrypted then.
+    :param identity: whose tokens they are, in words of the program's own: the same for the same
+        identity, and for no other. A user's name and tenant, say. It is not stored, only a hash of
+        it is.
     """
 
-    def __init__(self, inner: TokenProvider, *, cache: CacheLike, identity: Optional[str] = None) -> None:
-        if inspect.iscoroutinefunction(getattr(inner, "get_token", getattr(inner, "get_token_info", None))):
-            raise TypeError("the credential is asynchronous: use strongroom.azure.aio.PersistedCredential")
+    def __init__(
+        self, inner: TokenProvider, *, cache: CacheLike, identity: Optional[str] = None
+    ) -> None:
+        method = getattr(inner, "get_token", getattr(inner, "get_token_info", None))
+        if inspect.iscoroutinefunction(method):
+            raise TypeError(
+                "the credential is asynchronous: use strongroom.azure.aio.PersistedCredential"
+            )
         self._inner = inner
         self._tokens = Tokens(inner, cache, identity)
         self._mutex = threading.Lock()
@@ -89,7 +98,8 @@ class PersistedCredential(NotPicklable):
     ) -> AccessTokenInfo:
         """As ``get_token``, with the type of the token and the time to renew it.
 
-        :param options: ``claims``, ``tenant_id`` and ``enable_cae``. With any other one the token is not cached.
+        :param options: ``claims``, ``tenant_id`` and ``enable_cae``. With any other one the token
+            is not cached.
         """
         return self._token(scopes, options or {}, {})
 
@@ -141,8 +151,10 @@ class PersistedCredential(NotPicklable):
                     pass
         return found.info
 
-    def _fetch(self, ask: Ask, scopes: Tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
-        """A token from the inner credential, or from whoever of this process asks for the same one already."""
+    def _fetch(
+        self, ask: Ask, scopes: Tuple[str, ...], options: TokenRequestOptions
+    ) -> AccessTokenInfo:
+        """A token from the inner credential, or from whoever here asks for the same one already."""
         key = (ask, options.get("claims"))
         for _ in range(2):
             flight: _Flight = Future()
@@ -167,7 +179,7 @@ class PersistedCredential(NotPicklable):
     def _renew(
         self, ask: Ask, scopes: Tuple[str, ...], options: TokenRequestOptions
     ) -> Optional[_Flight]:
-        """The renewal of a token that is under way in the background, if there is one, or can be."""
+        """The renewal in the background, if there is one, or can be."""
         key = (ask, None)
         with self._mutex:
             flight = self._flights.get(key)
@@ -180,7 +192,8 @@ class PersistedCredential(NotPicklable):
                 self._fly(flight, key, scopes, options, 0.0)
             except Exception as error:
                 LOG.warning(
-                    "a token could not be renewed, and is served as long as it lives: %s", type(error).__name__
+                    "a token could not be renewed, and is served as long as it lives: %s",
+                    type(error).__name__,
                 )
                 LOG.debug("why the token could not be renewed", exc_info=True)
             finally:
@@ -223,7 +236,7 @@ class PersistedCredential(NotPicklable):
     def _obtain(
         self, ask: Ask, scopes: Tuple[str, ...], options: TokenRequestOptions, patience: float
     ) -> Optional[AccessTokenInfo]:
-        """Asks for a token as one process of this host at a time does, or finds what another one has stored.
+        """Asks for a token, as one process of this host at a time does, or finds another's.
 
         Without patience nothing comes of it if another process asks.
         """
@@ -275,7 +288,7 @@ class PersistedCredential(NotPicklable):
 
 
 class _Renewals:
-    """The renewals of this process in the background: a few at a time, and its end waits a moment for them."""
+    """The renewals of this process: a few at a time, and its end waits a moment for them."""
 
     def __init__(self) -> None:
         self._free = threading.BoundedSemaphore(_tokens.MOST_RENEWALS)

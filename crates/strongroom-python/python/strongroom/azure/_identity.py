@@ -18,7 +18,8 @@ _Whose = Tuple[_Facts, bool]
 class Identity(NamedTuple):
     """Whose tokens they are, in the words of the cache."""
 
-    # No application has such an id, so no other program finds these tokens, and none of them is found here.
+    # No application has such an id, so no other program finds these tokens, and none of them is
+    # found here.
     client_id: str
     environment: str
     realm: str
@@ -56,7 +57,9 @@ def _facts(credential: object) -> _Whose:
         return {"class": kind.__name__, **whose[0]}, whose[1]
     facts = {"class": f"{kind.__module__}.{kind.__qualname__}"}
     if kind.__module__ == "__main__":
-        facts["program"] = os.path.abspath(getattr(sys.modules["__main__"], "__file__", None) or sys.argv[0])
+        facts["program"] = os.path.abspath(
+            getattr(sys.modules["__main__"], "__file__", None) or sys.argv[0]
+        )
     return facts, False
 
 
@@ -131,7 +134,8 @@ def _of_a_chain(credential: object) -> Optional[_Whose]:
 def _of_managed_identity(credential: object) -> Optional[_Whose]:
     settings: Any = getattr(credential, "_settings", None)
     if settings is None:
-        settings = {"identity_config": getattr(getattr(credential, "_client", None), "_identity_config", None)}
+        client = getattr(credential, "_client", None)
+        settings = {"identity_config": getattr(client, "_identity_config", None)}
     try:
         named: _Facts = {"client_id": settings.get("client_id"), **settings["identity_config"]}
     except TypeError:
@@ -153,12 +157,16 @@ def _of_nobody(credential: object) -> Optional[_Whose]:
 
 
 def _application(credential: object) -> Optional[Dict[str, Any]]:
-    """Where it signs in, and as which application: attributes that are private, but of years' standing."""
+    """Where it signs in, and as which application: by attributes that are private, but old."""
     for holder in (credential, getattr(credential, "_client", None)):
-        found = {name: getattr(holder, f"_{name}", None) for name in ("authority", "tenant_id", "client_id")}
+        found = {
+            name: getattr(holder, f"_{name}", None)
+            for name in ("authority", "tenant_id", "client_id")
+        }
         if all(isinstance(value, str) and value for value in found.values()):
             facts: Dict[str, Any] = {name: str(value).lower() for name, value in found.items()}
-            # One that may not go to other tenants must not be given what another has brought from there.
+            # One that may not go to other tenants must not be given what another has brought from
+            # there.
             allowed = getattr(holder, "_additionally_allowed_tenants", None)
             return {**facts, "allowed": sorted(allowed or [])}
     return None

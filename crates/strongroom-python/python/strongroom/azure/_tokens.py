@@ -1,4 +1,4 @@
-"""The tokens of one credential in a cache: which one answers, when it is renewed, how it is stored."""
+"""The tokens of one credential in a cache: which one answers, when it is due, what is kept."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ try:
         TokenRequestOptions as TokenRequestOptions,
     )
 except ImportError as _error:
-    raise ImportError("strongroom.azure needs azure-core 1.31 or newer: pip install azure-core") from _error
+    raise ImportError(
+        "strongroom.azure needs azure-core 1.31 or newer: pip install azure-core"
+    ) from _error
 
 from .. import _strongroom
 from ..persistence import BasePersistence, build_encrypted_persistence
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("strongroom.azure")
 
-# How many seconds somebody waits for another of this process, who asks for the same token, before he asks himself. It may
-# be that somebody has to sign in by hand.
+# How many seconds somebody waits for another of this process, who asks for the same token, before
+# he asks himself. It may be that somebody has to sign in by hand.
 PATIENCE = 60.0
 # The same for another process of this host.
 PATIENCE_OF_HOST = 10.0
@@ -87,7 +89,12 @@ class Tokens:
             # Its tokens live long and can be revoked, which only some resources understand.
             client_id += ":cae"
         realm = (options.get("tenant_id") or self._identity.realm).lower()
-        return Ask(client_id, self._identity.environment, realm, tuple(sorted(set(" ".join(scopes).split()))))
+        return Ask(
+            client_id,
+            self._identity.environment,
+            realm,
+            tuple(sorted(set(" ".join(scopes).split()))),
+        )
 
     def look(self, ask: Ask) -> Optional[Found]:
         """The newest token that answers and lives."""
@@ -99,7 +106,9 @@ class Tokens:
             "home_account_id": None,
         }
         try:
-            entries = list(self._cache.search("AccessToken", target=list(ask.scopes), query=query, now=now))
+            entries = list(
+                self._cache.search("AccessToken", target=list(ask.scopes), query=query, now=now)
+            )
         except ValueError as error:
             if getattr(error, "code", None) != "damaged":
                 raise
@@ -113,7 +122,7 @@ class Tokens:
         return None
 
     def store(self, ask: Ask, info: AccessTokenInfo, began: int) -> None:
-        """Keeps a token for everybody who asks for it. That it cannot be kept is no reason not to use it."""
+        """Keeps a token. That it cannot be kept is no reason not to use it."""
         if info.token_type.lower() != "bearer" or info.expires_on <= began:
             return
         response: Dict[str, Any] = {
@@ -161,7 +170,8 @@ class Tokens:
 
 def is_cacheable(options: Mapping[str, Any], more: Mapping[str, Any]) -> bool:
     """Whether nothing is asked for that is not known here, such as proof of possession."""
-    return not any(options.get(name) for name in options.keys() - _OPTIONS) and not any(more.values())
+    unknown = [options[name] for name in options.keys() - _OPTIONS]
+    return not any(unknown) and not any(more.values())
 
 
 def ask_credential(
@@ -171,7 +181,8 @@ def ask_credential(
     if hasattr(credential, "get_token_info") and not more:
         return credential.get_token_info(*scopes, options=options)
     # Not every one knows every option.
-    return credential.get_token(*scopes, **{name: value for name, value in options.items() if value}, **more)
+    given = {name: value for name, value in options.items() if value}
+    return credential.get_token(*scopes, **given, **more)
 
 
 def as_info(token: Union[AccessToken, AccessTokenInfo]) -> AccessTokenInfo:
@@ -180,13 +191,17 @@ def as_info(token: Union[AccessToken, AccessTokenInfo]) -> AccessTokenInfo:
         close = getattr(token, "close", None)
         if close:
             close()
-        raise TypeError("the credential is asynchronous: use strongroom.azure.aio.PersistedCredential")
+        raise TypeError(
+            "the credential is asynchronous: use strongroom.azure.aio.PersistedCredential"
+        )
     if hasattr(token, "token_type"):
         return cast(AccessTokenInfo, token)
     return AccessTokenInfo(token.token, int(token.expires_on))
 
 
-def options_of(claims: Optional[str], tenant_id: Optional[str], enable_cae: bool) -> TokenRequestOptions:
+def options_of(
+    claims: Optional[str], tenant_id: Optional[str], enable_cae: bool
+) -> TokenRequestOptions:
     """The arguments of ``get_token`` as those of ``get_token_info``."""
     options: TokenRequestOptions = {}
     if claims:
@@ -210,7 +225,7 @@ def _cache_of(cache: CacheLike) -> PersistedTokenCache:
 
 def _found(ask: Ask, entry: Mapping[str, Any], now: int) -> Optional[Found]:
     # Scopes of another resource may be among more of them.
-    if {scope.lower() for scope in entry["target"].split()} != {scope.lower() for scope in ask.scopes}:
+    if set(entry["target"].lower().split()) != {scope.lower() for scope in ask.scopes}:
         return None
     cached_at, expires_on = int(entry["cached_at"]), int(entry["expires_on"])
     # One of the future: the clock was set back, and when it ends cannot be told.
@@ -220,12 +235,14 @@ def _found(ask: Ask, entry: Mapping[str, Any], now: int) -> Optional[Found]:
     info = AccessTokenInfo(entry["secret"], expires_on, token_type="Bearer", refresh_on=refresh_on)
     margin = min(_MARGIN, max(0, expires_on - cached_at) // 5)
     is_in_margin = expires_on - now <= margin
-    is_due = refresh_on is not None and refresh_on + _jitter(ask, cached_at, refresh_on, expires_on - margin) <= now
+    is_due = False
+    if refresh_on is not None and refresh_on <= now:
+        is_due = refresh_on + _jitter(ask, cached_at, refresh_on, expires_on - margin) <= now
     return Found(info, is_due or is_in_margin, is_in_margin)
 
 
 def _jitter(ask: Ask, cached_at: int, refresh_on: int, end: int) -> int:
-    """How long after ``refresh_on`` this node renews the token: fixed, and another for each node and token."""
+    """How long after ``refresh_on`` this node renews the token: fixed for node and token."""
     spread = min((end - refresh_on) // 2, (refresh_on - cached_at) // 5)
     if spread <= 0:
         return 0
@@ -241,10 +258,12 @@ _OPTIONS = frozenset(("claims", "tenant_id", "enable_cae"))
 def _claim(cache: PersistedTokenCache, client_id: str, credential: object) -> None:
     """Sees to it that of credentials that look alike but may not be, a process uses one.
 
-    One that was used before and is gone counts too: a program that makes one for each of its users does not keep them.
+    One that was used before and is gone counts too: a program that makes one for each of its users
+    does not keep them.
     """
     name = type(credential).__name__
-    location = os.path.realpath(cache._persistence.get_location())  # pyright: ignore[reportPrivateUsage]
+    persistence = cache._persistence  # pyright: ignore[reportPrivateUsage]
+    location = os.path.realpath(persistence.get_location())
     with _claims_lock:
         claimed = _claims.get((location, client_id))
         if claimed is None:
@@ -254,13 +273,13 @@ def _claim(cache: PersistedTokenCache, client_id: str, credential: object) -> No
                 _claims[location, client_id] = lambda: credential
         elif claimed() is not credential:
             raise ValueError(
-                f"it cannot be told whose tokens a {name} gives, and another one has used this cache: "
-                "say whose they are, identity='...'"
+                f"it cannot be told whose tokens a {name} gives, and another one has used this "
+                "cache: say whose they are, identity='...'"
             )
     if claimed is None:
         LOG.warning(
-            "it cannot be told whose tokens a %s gives, so every later one of this program is given those in the cache: "
-            "say whose they are, identity='...'",
+            "it cannot be told whose tokens a %s gives, so every later one of this program gets "
+            "those in the cache: say whose they are, identity='...'",
             name,
         )
 

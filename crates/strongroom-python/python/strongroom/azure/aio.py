@@ -1,10 +1,10 @@
 """A persisted cache in front of any asynchronous credential of ``azure-identity``::
 
-    from azure.identity.aio import ClientSecretCredential
-    from strongroom.azure.aio import PersistedCredential
+from azure.identity.aio import ClientSecretCredential
+from strongroom.azure.aio import PersistedCredential
 
-    async with PersistedCredential(ClientSecretCredential(...), cache="token_cache.bin") as credential:
-        token = await credential.get_token("https://vault.azure.net/.default")
+async with PersistedCredential(ClientSecretCredential(...), cache="token_cache.bin") as
+credential: token = await credential.get_token("https://vault.azure.net/.default")
 """
 
 from __future__ import annotations
@@ -33,13 +33,17 @@ _Key = Tuple[Ask, Optional[str]]
 
 
 class PersistedCredential(NotPicklable):
-    """The asynchronous form of ``strongroom.azure.PersistedCredential``, with the same rules and the same tokens.
+    """The asynchronous form of ``strongroom.azure.PersistedCredential``, with the same rules and
+    the same tokens.
 
-    It may be used in several event loops. Files and locks are waited for in threads, never in a loop.
+    It may be used in several event loops. Files and locks are waited for in threads, never in a
+    loop.
 
     :param inner: the asynchronous credential that is asked for tokens. Its secrets are not stored.
-    :param cache: a ``PersistedTokenCache``, a persistence, or the path of a file, which is encrypted then.
-    :param identity: whose tokens they are, in words of the program's own: the same for the same identity, and for no other.
+    :param cache: a ``PersistedTokenCache``, a persistence, or the path of a file, which is
+        encrypted then.
+    :param identity: whose tokens they are, in words of the program's own: the same for the same
+        identity, and for no other.
     """
 
     def __init__(
@@ -75,7 +79,8 @@ class PersistedCredential(NotPicklable):
     ) -> AccessTokenInfo:
         """As ``get_token``, with the type of the token and the time to renew it.
 
-        :param options: ``claims``, ``tenant_id`` and ``enable_cae``. With any other one the token is not cached.
+        :param options: ``claims``, ``tenant_id`` and ``enable_cae``. With any other one the token
+            is not cached.
         """
         return await self._token(scopes, options or {}, {})
 
@@ -128,13 +133,15 @@ class PersistedCredential(NotPicklable):
     async def _fetch(
         self, ask: Ask, scopes: Tuple[str, ...], options: TokenRequestOptions
     ) -> AccessTokenInfo:
-        """A token from the inner credential, or from whoever of this loop asks for the same one already."""
+        """A token from the inner credential, or from whoever here asks for the same one already."""
         key = (ask, options.get("claims"))
         for _ in range(2):
             flight = self._flights_here().get(key)
             is_own = flight is None
             if flight is None:
-                flight = self._begin(key, self._obtain(ask, scopes, options, _tokens.PATIENCE_OF_HOST))
+                flight = self._begin(
+                    key, self._obtain(ask, scopes, options, _tokens.PATIENCE_OF_HOST)
+                )
             # A caller who goes away takes nobody's token with him.
             patience = None if is_own else _tokens.PATIENCE
             await asyncio.wait([flight], timeout=patience)
@@ -149,9 +156,13 @@ class PersistedCredential(NotPicklable):
     def _renew(
         self, ask: Ask, scopes: Tuple[str, ...], options: TokenRequestOptions
     ) -> Optional[_Flight]:
-        """The renewal of a token that is under way in the background, if there is one, or can be."""
+        """The renewal in the background, if there is one, or can be."""
         flight = self._flights_here().get((ask, None))
-        if flight or len(self._renewals) >= _tokens.MOST_RENEWALS or not self._tokens.may_renew(ask):
+        if (
+            flight
+            or len(self._renewals) >= _tokens.MOST_RENEWALS
+            or not self._tokens.may_renew(ask)
+        ):
             return flight
         flight = self._begin((ask, None), self._obtain(ask, scopes, options, 0.0))
         self._renewals.add(flight)
@@ -175,7 +186,7 @@ class PersistedCredential(NotPicklable):
     async def _obtain(
         self, ask: Ask, scopes: Tuple[str, ...], options: TokenRequestOptions, patience: float
     ) -> Optional[AccessTokenInfo]:
-        """Asks for a token as one process of this host at a time does, or finds what another one has stored.
+        """Asks for a token, as one process of this host at a time does, or finds another's.
 
         Without patience nothing comes of it if another process asks.
         """
@@ -211,7 +222,9 @@ class PersistedCredential(NotPicklable):
     ) -> AccessTokenInfo:
         token = _tokens.ask_credential(self._inner, scopes, options, more)
         if not hasattr(token, "__await__"):
-            raise TypeError("the credential is not asynchronous: use strongroom.azure.PersistedCredential")
+            raise TypeError(
+                "the credential is not asynchronous: use strongroom.azure.PersistedCredential"
+            )
         return _tokens.as_info(await token)
 
     def _flights_here(self) -> Dict[_Key, _Flight]:
@@ -234,5 +247,8 @@ class PersistedCredential(NotPicklable):
 def _log(flight: _Flight) -> None:
     error = None if flight.cancelled() else flight.exception()
     if error:
-        LOG.warning("a token could not be renewed, and is served as long as it lives: %s", type(error).__name__)
+        LOG.warning(
+            "a token could not be renewed, and is served as long as it lives: %s",
+            type(error).__name__,
+        )
         LOG.debug("why the token could not be renewed", exc_info=error)
