@@ -188,7 +188,7 @@ for number in range(int(sys.argv[4]), 10**9):
 @pytest.mark.skipif(sys.platform == "win32", reason="a pipe cannot be waited for there")
 @pytest.mark.parametrize("kind", ["file", "sealed"])
 def test_a_writer_that_is_killed_loses_nothing_that_was_acknowledged(location, kind):
-    rounds = 300 if LONG else 1 if BRIEF else 4
+    rounds = 100 if LONG else 1 if BRIEF else 4
     next_number = 0
     for _ in range(rounds):
         process = start(WRITER, location, kind, "killed", next_number)
