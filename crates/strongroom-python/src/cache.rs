@@ -8,17 +8,18 @@ use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 use strongroom::{
-    Change, Credential, CredentialStore, CredentialType, Dialect, Document, DocumentStore, Environments,
-    Error, FilePersistence, Persistence, SecretBytes, SecretString, TokenCache, UnixSeconds,
+    Change, Credential, CredentialKey, CredentialStore, CredentialType, Dialect, Document, DocumentStore,
+    Environments, Error, FilePersistence, Persistence, SecretBytes, SecretString, TokenCache, UnixSeconds,
 };
 
 use crate::error::exception;
 use crate::foreign::ForeignPersistence;
 use crate::json::to_dict;
+use crate::lead::Lead;
 use crate::lock::seconds;
 use crate::locked::Locked;
 use crate::persistence::{NativePersistence, text};
-use crate::query::{Found, Query};
+use crate::query::{Found, Query, place_of};
 use crate::serialized::SerializedPersistence;
 use crate::wait::wait_for;
 
@@ -141,6 +142,22 @@ impl Cache {
             self.forget(written);
         }
         Ok(())
+    }
+
+    /// Takes the lead, among the processes of this host, in fetching an application's token, or waits at most
+    /// ``patience`` seconds for whoever has it.
+    fn lead(
+        &self,
+        py: Python<'_>,
+        environment: String,
+        client_id: String,
+        realm: String,
+        target: Vec<String>,
+        patience: f64,
+    ) -> PyResult<Lead> {
+        let scopes = target.into_iter().collect();
+        let key = CredentialKey::of_access_token(&place_of(None, environment, client_id, realm, scopes));
+        Ok(Lead::new(wait_for(py, self.store.lead(&key, seconds(patience)))?))
     }
 
     /// The entry under ``key`` as it was last read or written; reads nothing.

@@ -9,6 +9,7 @@ mod error;
 mod foreign;
 mod interpreter;
 mod json;
+mod lead;
 mod lock;
 mod locked;
 mod log;
@@ -27,6 +28,7 @@ mod _strongroom {
     use super::cache::Cache;
     #[pymodule_export]
     use super::client::{Application, BlockingApplication, Credential, Pending, Transport};
+    use super::lead::Lead;
     #[pymodule_export]
     use super::lock::Lock;
     #[pymodule_export]

@@ -146,23 +146,10 @@ impl Query {
             return None;
         }
         let home_account_id = self.home_account_id.clone()?;
-        let ends = UnixSeconds::default();
-        Some(Partition::of_access_token(&AccessToken {
-            home_account_id: Some(home_account_id).filter(|id| !id.is_empty()),
-            environment: self.environment.clone()?,
-            client_id: self.client_id.clone()?,
-            realm: self.realm.clone()?,
-            target: Scopes::default(),
-            secret: SecretString::from(""),
-            token_type: String::new(),
-            scheme: TokenScheme::Bearer,
-            cached_at: ends,
-            expires_on: ends,
-            extended_expires_on: ends,
-            refresh_on: None,
-            user_assertion_hash: None,
-            extended: None,
-        }))
+        let id = Some(home_account_id).filter(|id| !id.is_empty());
+        let (environment, client_id) = (self.environment.clone()?, self.client_id.clone()?);
+        let place = place_of(id, environment, client_id, self.realm.clone()?, Scopes::default());
+        Some(Partition::of_access_token(&place))
     }
 
     /// Whether MSAL Python would find this token by its key, without a look at its end: it judges that by itself then.
@@ -323,6 +310,33 @@ impl Found {
             _ => {}
         }
         Ok(entry)
+    }
+}
+
+/// A token that says where those like it lie, and nothing else.
+pub(crate) fn place_of(
+    home_account_id: Option<String>,
+    environment: String,
+    client_id: String,
+    realm: String,
+    target: Scopes,
+) -> AccessToken {
+    let ends = UnixSeconds::default();
+    AccessToken {
+        home_account_id,
+        environment,
+        client_id,
+        realm,
+        target,
+        secret: SecretString::from(""),
+        token_type: String::new(),
+        scheme: TokenScheme::Bearer,
+        cached_at: ends,
+        expires_on: ends,
+        extended_expires_on: ends,
+        refresh_on: None,
+        user_assertion_hash: None,
+        extended: None,
     }
 }
 

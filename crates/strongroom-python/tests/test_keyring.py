@@ -16,7 +16,7 @@ import pytest
 import strongroom
 from conftest import app_token_event
 from strongroom import libsecret
-from strongroom.persistence import PersistenceNotFound
+from strongroom.persistence import PersistenceError, PersistenceNotFound
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="it is about Linux")
 
@@ -69,7 +69,7 @@ def keyring(bus, monkeypatch):
                 except RuntimeError:
                     assert time.monotonic() < deadline and daemon.poll() is None
                     time.sleep(0.05)
-            yield
+            yield daemon
         finally:
             daemon.kill()
 
@@ -182,3 +182,24 @@ def test_the_item_is_named_as_msal_extensions_names_it(keyring, location):
     schema = hashlib.sha256(location.encode()).hexdigest()
     assert libsecret.LibSecretAgent(schema, {}).load() == "{}"
     assert json.loads(libsecret.LibSecretAgent(schema, {}).load()) == {}
+
+
+def test_a_keyring_that_has_gone_is_an_error_of_each_method(keyring, location):
+    """And no save that seems to have succeeded."""
+    pytest.importorskip("msal")
+    persistence = strongroom.LibsecretPersistence(location)
+    cache = strongroom.PersistedTokenCache(persistence)
+    cache.add(app_token_event())
+    another = strongroom.PersistedTokenCache(persistence)
+    keyring.kill()
+    keyring.wait()
+    calls = [
+        persistence.load,
+        lambda: persistence.save("{}"),
+        lambda: list(another.search("AccessToken")),
+        lambda: cache.add(app_token_event("other")),
+    ]
+    for call in calls:
+        with pytest.raises(PersistenceError) as raised:
+            call()
+        assert raised.value.code == "no_secret_service" and raised.value.remedy

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from typing import Any, Dict, Iterator, List, Optional, Type
 
+from azure.core.credentials import AccessToken, AccessTokenInfo, SupportsTokenInfo, TokenCredential
+from azure.core.credentials_async import AsyncSupportsTokenInfo, AsyncTokenCredential
+
 import strongroom
 from strongroom import persistence
+from strongroom.azure import PersistedCredential
+from strongroom.azure.aio import PersistedCredential as AsyncPersistedCredential
 from strongroom.cache_lock import CrossPlatLock, LockError
 from strongroom.persistence import BasePersistence
 
@@ -97,3 +102,25 @@ async def sign_in_at_once(cache: strongroom.PersistedTokenCache) -> str:
         result = found or await app.acquire_token_for_client(["s"])
         await app.close()
     return str(result["token_source"])
+
+
+def use_azure(inner: TokenCredential, location: str) -> int:
+    with PersistedCredential(inner, cache=location, identity="somebody") as credential:
+        token: AccessToken = credential.get_token("scope", claims=None, tenant_id="tenant", enable_cae=True)
+        info: AccessTokenInfo = credential.get_token_info("scope", options={"enable_cae": True})
+        either: TokenCredential = credential
+        other: SupportsTokenInfo = credential
+        PersistedCredential(either, cache=strongroom.FilePersistence(location)).close()
+        PersistedCredential(other, cache=strongroom.PersistedTokenCache(Mine())).close()
+    return token.expires_on + info.expires_on
+
+
+async def use_azure_async(inner: AsyncTokenCredential, location: str) -> int:
+    async with AsyncPersistedCredential(inner, cache=location, identity="somebody") as credential:
+        token: AccessToken = await credential.get_token("scope", claims=None, tenant_id="tenant", enable_cae=True)
+        info: AccessTokenInfo = await credential.get_token_info("scope", options={"enable_cae": True})
+        either: AsyncTokenCredential = credential
+        other: AsyncSupportsTokenInfo = credential
+        await AsyncPersistedCredential(either, cache=strongroom.FilePersistence(location)).close()
+        await AsyncPersistedCredential(other, cache=strongroom.PersistedTokenCache(Mine())).close()
+    return token.expires_on + info.expires_on

@@ -15,7 +15,7 @@ _SEALED = frozenset(
         "wrong_key",
         "tampered",
         "unknown_key",
-        "unsupported_source",
+        "unsupported_key_source",
         "key_lost",
         "dpapi_decryption_failed",
     )
@@ -105,9 +105,9 @@ def _exception(kind: str, code: str, text: str, errno: Optional[int]) -> Excepti
     if kind == "configuration":
         return ValueError(text)
     if code in _SEALED:
-        return persistence.PersistenceDecryptionError(message=text)
+        return persistence.PersistenceDecryptionError(errno, text)
     if code in _NOT_TO_BE_SEALED:
-        return persistence.PersistenceEncryptionError(message=text)
+        return persistence.PersistenceEncryptionError(errno, text)
     if code in _DOCUMENT and kind == "unusable" and errno is None:
         return json.JSONDecodeError(text, "", 0)
     if code == "not_a_file":

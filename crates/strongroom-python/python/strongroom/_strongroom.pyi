@@ -1,6 +1,6 @@
 # The native half of the package. It has no public names.
 
-from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union, final
+from typing import Any, Callable, Dict, List, Literal, Mapping, Optional, Tuple, Union, final
 
 version: str
 
@@ -43,6 +43,12 @@ class Lock:
     def release(self) -> None: ...
 
 @final
+class Lead:
+    @property
+    def state(self) -> Literal["taken", "ended", "busy", "unavailable"]: ...
+    def release(self) -> None: ...
+
+@final
 class Cache:
     def __new__(
         cls,
@@ -62,6 +68,9 @@ class Cache:
         self, entries: List[Tuple[str, str, str, bool]], now: Optional[int], sweep: bool
     ) -> None: ...
     def entry(self, kind: str, key: str) -> Optional[Dict[str, Any]]: ...
+    def lead(
+        self, environment: str, client_id: str, realm: str, target: List[str], patience: float
+    ) -> Lead: ...
     def refresh(self) -> None: ...
     def serialize(self) -> str: ...
     def deserialize(self, text: str) -> None: ...
