@@ -8,3 +8,4 @@ mod sealed;
 mod sharing;
 mod sign_out;
 mod support;
+mod twins;
