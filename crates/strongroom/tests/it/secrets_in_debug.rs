@@ -141,6 +141,7 @@ const WITHOUT_SECRETS: &[&str] = &[
     "CredentialType",
     "CrossPlatLock",
     "Dialect",
+    "DialectError",
     "DocumentError",
     "EntryProblem",
     "Environments",
