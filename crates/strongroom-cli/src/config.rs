@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use strongroom::Dialect;
 
 use crate::credential::{CertificateFiles, Credential, KeyFile, PublicCertificate};
 use crate::failure::Failure;
@@ -20,6 +21,8 @@ pub(crate) struct Config {
     pub(crate) scopes: Vec<String>,
     pub(crate) instance_discovery: bool,
     pub(crate) known_authorities: Vec<String>,
+    /// The languages that share the cache.
+    pub(crate) dialect: Option<Dialect>,
     /// The API to call, for the daemon of the demonstration.
     pub(crate) endpoint: Option<String>,
 }
@@ -59,6 +62,7 @@ impl Config {
             scopes,
             instance_discovery: members.flag("instance_discovery")?.unwrap_or(true),
             known_authorities: members.texts("known_authorities")?,
+            dialect: members.dialect()?,
             endpoint: members.text("endpoint")?,
         })
     }
@@ -140,6 +144,11 @@ impl Members<'_> {
             Some(Value::Bool(flag)) => Ok(Some(*flag)),
             Some(_) => Err(self.invalid(name, "true or false is expected")),
         }
+    }
+
+    fn dialect(&mut self) -> Result<Option<Dialect>, Failure> {
+        let Some(text) = self.text("dialect")? else { return Ok(None) };
+        text.parse().map(Some).map_err(|error| self.invalid("dialect", &format!("{error}")))
     }
 
     fn invalid(&self, name: &str, problem: &str) -> Failure {

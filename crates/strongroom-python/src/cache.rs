@@ -28,6 +28,7 @@ use crate::wait::wait_for;
 pub(crate) struct Cache {
     store: Arc<DocumentStore<Locked>>,
     cache: TokenCache,
+    dialect: Dialect,
     /// What takes the place of the document in memory. Its lock is taken with the GIL and never waited under, so that a
     /// fork, which has the GIL as well, never finds it taken.
     deserialized: Mutex<Option<Arc<Deserialized>>>,
@@ -42,8 +43,9 @@ struct Deserialized {
 #[pymethods]
 impl Cache {
     /// The cache in what ``persistence`` keeps at ``location``: one of this module's, or any object with the methods of
-    /// ``BasePersistence``. A change waits ``lock_timeout`` seconds for ``lock_path``.
+    /// ``BasePersistence``. A change waits ``lock_timeout`` seconds for ``lock_path``. ``dialect``: which languages share it.
     #[new]
+    #[pyo3(signature = (persistence, location, is_encrypted, lock_path, lock_timeout, dialect=None))]
     fn new(
         py: Python<'_>,
         persistence: &Bound<'_, PyAny>,
@@ -51,7 +53,11 @@ impl Cache {
         is_encrypted: bool,
         lock_path: PathBuf,
         lock_timeout: f64,
+        dialect: Option<&str>,
     ) -> PyResult<Self> {
+        let dialect = dialect.map_or(Ok(Dialect::PYTHON), |text| {
+            text.parse::<Dialect>().map_err(|error| PyValueError::new_err(error.to_string()))
+        })?;
         // The lock file is deleted when it is released: it must be no file that is something else.
         let checked = FilePersistence::builder(&location).lock_path(&lock_path).build();
         let checked = checked.map_err(|error| exception(py, &error))?;
@@ -63,14 +69,14 @@ impl Cache {
                 Arc::new(ForeignPersistence::new(persistence.clone().unbind(), location, is_encrypted))
             }
         };
-        Ok(Self::of(Locked { inner, lock_path }, seconds(lock_timeout)))
+        Ok(Self::of(Locked { inner, lock_path }, seconds(lock_timeout), dialect))
     }
 
     /// The cache in what ``cache`` keeps, an object with the methods ``serialize`` and ``deserialize``.
     #[staticmethod]
     fn serialized(cache: &Bound<'_, PyAny>) -> Self {
         let inner = Arc::new(SerializedPersistence::new(cache.clone().unbind()));
-        Self::of(Locked { inner, lock_path: None }, Duration::ZERO)
+        Self::of(Locked { inner, lock_path: None }, Duration::ZERO, Dialect::PYTHON)
     }
 
     /// The entries of section ``kind`` that answer, as dictionaries, and the generation of the document that they are of,
@@ -115,7 +121,7 @@ impl Cache {
         sweep: bool,
     ) -> PyResult<()> {
         let now = now.map_or_else(|| self.cache.now(), UnixSeconds::new);
-        let mut change = Change::new(now).dialect(Dialect::Python);
+        let mut change = Change::new(now).dialect(self.dialect);
         for (kind, key, json, removed) in entries {
             let kind = section(&kind)?;
             let json = SecretString::from(json);
@@ -205,10 +211,10 @@ impl Cache {
 }
 
 impl Cache {
-    fn of(persistence: Locked, lock_timeout: Duration) -> Self {
+    fn of(persistence: Locked, lock_timeout: Duration, dialect: Dialect) -> Self {
         let store = Arc::new(DocumentStore::builder(persistence).lock_timeout(lock_timeout).build());
-        let cache = TokenCache::builder(Arc::clone(&store)).build();
-        Self { store, cache, deserialized: Mutex::default() }
+        let cache = TokenCache::builder(Arc::clone(&store)).dialect(dialect).build();
+        Self { store, cache, dialect, deserialized: Mutex::default() }
     }
 
     /// What an application of ours looks into: the same memory, the same flights.

@@ -28,6 +28,7 @@ mod _strongroom {
     use super::cache::Cache;
     #[pymodule_export]
     use super::client::{Application, BlockingApplication, Credential, Pending, Transport};
+    #[pymodule_export]
     use super::lead::Lead;
     #[pymodule_export]
     use super::lock::Lock;

@@ -9,3 +9,4 @@ mod sealed;
 mod sharing;
 mod sign_out;
 mod support;
+mod twins;

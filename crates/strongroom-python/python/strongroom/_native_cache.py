@@ -30,7 +30,10 @@ _NATIVE = (
 
 
 def native_cache(
-    persistence: BasePersistence, lock_location: Optional[str] = None, lock_timeout: float = 10.0
+    persistence: BasePersistence,
+    lock_location: Optional[str] = None,
+    lock_timeout: float = 10.0,
+    dialect: Optional[str] = None,
 ) -> Tuple[_strongroom.Cache, str]:
     """The cache in a persistence, and where its lock file is."""
     location = os.fspath(persistence.get_location())
@@ -39,4 +42,5 @@ def native_cache(
     inner: object = persistence
     if type(persistence) in _NATIVE and not {"load", "save", "time_last_modified"} & vars(persistence).keys():
         inner = getattr(persistence, "_native")
-    return _strongroom.Cache(inner, location, bool(persistence.is_encrypted), lock, lock_timeout), lock
+    is_encrypted = bool(persistence.is_encrypted)
+    return _strongroom.Cache(inner, location, is_encrypted, lock, lock_timeout, dialect), lock

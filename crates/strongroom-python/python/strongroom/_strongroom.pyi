@@ -57,6 +57,7 @@ class Cache:
         is_encrypted: bool,
         lock_path: str,
         lock_timeout: float,
+        dialect: Optional[str] = None,
     ) -> Cache: ...
     @staticmethod
     def serialized(cache: object) -> Cache: ...

@@ -149,6 +149,7 @@ const WITHOUT_SECRETS: &[&str] = &[
     "CredentialType",
     "CrossPlatLock",
     "Dialect",
+    "DialectError",
     "DocumentError",
     "EntryProblem",
     "Environments",
