@@ -212,6 +212,7 @@ pub(crate) enum CertificateError {
     Key(String),
     #[error("the private key is encrypted, and there is no passphrase")]
     NoPassphrase,
+    #[cfg(feature = "pfx")]
     #[error("the passphrase is not that of the private key")]
     WrongPassphrase,
     #[error("the private key is encrypted in a way that is not supported: {0}")]
@@ -243,6 +244,7 @@ impl Diagnose for CertificateError {
         match self {
             Self::NoKey | Self::Key(_) => "invalid_private_key",
             Self::NoPassphrase => "no_passphrase",
+            #[cfg(feature = "pfx")]
             Self::WrongPassphrase => "wrong_passphrase",
             Self::Encryption(_) => "unsupported_key_encryption",
             Self::Thumbprint => "invalid_thumbprint",
@@ -260,9 +262,9 @@ impl Diagnose for CertificateError {
             match self {
                 Self::NoKey => "pass the text of the key file: -----BEGIN PRIVATE KEY-----",
                 Self::Key(_) => "use an RSA key of 2048 to 8192 bits, in PEM (PKCS#8 or PKCS#1)",
-                Self::NoPassphrase | Self::WrongPassphrase => {
-                    "pass the passphrase that the key was encrypted with"
-                }
+                Self::NoPassphrase => "pass the passphrase that the key was encrypted with",
+                #[cfg(feature = "pfx")]
+                Self::WrongPassphrase => "pass the passphrase that the key was encrypted with",
                 Self::Encryption(_) => {
                     "encrypt the key anew: openssl pkcs8 -topk8 -v2 aes-256-cbc -in OLD -out NEW"
                 }
