@@ -26,7 +26,7 @@ impl Subscriber for ToLogging {
     }
 
     fn event(&self, event: &Event<'_>) {
-        let level = match *event.metadata().level() {
+        let level: u8 = match *event.metadata().level() {
             Level::ERROR => 40,
             Level::WARN => 30,
             Level::INFO => 20,
@@ -35,7 +35,8 @@ impl Subscriber for ToLogging {
         let logger = event.metadata().target().replace("::", ".");
         // Threads of the library may still have something to say when Python ends.
         let _ = Python::try_attach(|py| {
-            let logged = py.import("logging").and_then(|logging| {
+            let logged = logging_for(py, level).and_then(|logging| {
+                let Some(logging) = logging else { return Ok(()) };
                 let logger = logging.call_method1("getLogger", (logger,))?;
                 if logger.call_method1("isEnabledFor", (level,))?.is_truthy()? {
                     logger.call_method1("log", (level, "%s", Text::of(event).0))?;
@@ -59,6 +60,15 @@ impl Subscriber for ToLogging {
     fn enter(&self, _: &Id) {}
 
     fn exit(&self, _: &Id) {}
+}
+
+/// Python's `logging`. Whoever has not imported it has set nothing up: then it shows warnings, and nothing below, so for
+/// those it need not be imported, which would take longer than a token from the cache.
+fn logging_for(py: Python<'_>, level: u8) -> PyResult<Option<Bound<'_, PyModule>>> {
+    const WARNING: u8 = 30;
+
+    let is_there = py.import("sys")?.getattr("modules")?.contains("logging")?;
+    if is_there || level >= WARNING { py.import("logging").map(Some) } else { Ok(None) }
 }
 
 /// The message of an event, its fields after it.

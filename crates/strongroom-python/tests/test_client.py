@@ -67,8 +67,10 @@ def shape(result):
     return shown
 
 
-def test_a_token_from_the_cache_imports_nothing_heavy(idp, python, location):
+@pytest.mark.parametrize("persistence", ["FilePersistence", "SealedFilePersistence"])
+def test_a_token_from_the_cache_imports_nothing_heavy(idp, python, location, persistence):
     light = DAEMON.replace("import json, sys", "import sys").replace("print(json.dumps({**result,", "print(({**result,")
+    light = light.replace("FilePersistence", persistence)
     python(light, *arguments(idp, location))
     warm = eval(python(light, *arguments(idp, location)).stdout)
     assert warm["token_source"] == "cache"
