@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, unreachable_pub)]
 
 mod contention;
+mod front;
+mod matrix;
 mod other_tools;
+mod peers;
 mod sealed;
 mod sharing;
 mod sign_out;

@@ -113,7 +113,7 @@ impl World {
     }
 }
 
-fn script_path(script: &str) -> PathBuf {
+pub fn script_path(script: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script)
 }
 
@@ -127,6 +127,11 @@ pub fn skip(test: &str, reason: &str) {
 
 /// Runs a program to its successful end; its output is a JSON object a line.
 pub fn lines_of(command: &mut Command) -> Vec<Value> {
+    output_of(command).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Runs a program to its successful end.
+pub fn output_of(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(
         output.status.success(),
@@ -135,8 +140,7 @@ pub fn lines_of(command: &mut Command) -> Vec<Value> {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// A running program that is killed when dropped.
