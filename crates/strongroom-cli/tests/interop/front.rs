@@ -78,7 +78,16 @@ impl Front {
         });
         let (tenant, client_id) = (ready.tenant.clone(), ready.client_id.clone());
         let client_secret = config["client_secret"].as_str().unwrap().to_owned();
-        Self { port, ca_file, config_file, tenant, client_id, client_secret, ending, accepting: Some(accepting) }
+        Self {
+            port,
+            ca_file,
+            config_file,
+            tenant,
+            client_id,
+            client_secret,
+            ending,
+            accepting: Some(accepting),
+        }
     }
 
     /// Tells a program where to sign in, in the variables that the programs of `peers` read.
@@ -276,7 +285,8 @@ impl Message {
             .filter_map(|line| line.split_once(':'))
             .map(|(name, value)| (name.to_lowercase(), value.trim().to_owned()))
             .collect();
-        let length = headers.iter().find(|(name, _)| name == "content-length").map(|(_, value)| value.parse());
+        let length =
+            headers.iter().find(|(name, _)| name == "content-length").map(|(_, value)| value.parse());
         let mut body = vec![0; length.unwrap_or(Ok(0)).map_err(io::Error::other)?];
         stream.read_exact(&mut body)?;
         Ok(Some(Self { first_line, headers, body: String::from_utf8(body).map_err(io::Error::other)? }))
@@ -285,7 +295,8 @@ impl Message {
     fn write(mut self, stream: &mut impl Write) -> io::Result<()> {
         let length = self.body.len().to_string();
         self.set("content-length", &length);
-        let headers: String = self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
+        let headers: String =
+            self.headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
         stream.write_all(format!("{}\r\n{headers}\r\n{}", self.first_line, self.body).as_bytes())?;
         stream.flush()
     }

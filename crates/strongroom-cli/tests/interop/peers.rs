@@ -31,8 +31,17 @@ impl Peer {
         }
     }
 
-    /// What tells where its libraries are.
-    pub fn variable(self) -> &'static str {
+    /// A Python that has its libraries, a folder that has them for Node or Java, or the program that was built with them.
+    pub fn path(self) -> Option<PathBuf> {
+        std::env::var_os(self.variable()).map(Into::into)
+    }
+
+    /// Why there is nothing to test.
+    pub fn nothing(self) -> String {
+        format!("there is no {} here ({})", self.name(), self.variable())
+    }
+
+    fn variable(self) -> &'static str {
         match self {
             Self::Python => "STRONGROOM_TEST_PYTHON",
             Self::Node | Self::NodeExtensions => "STRONGROOM_TEST_NODE",
@@ -41,13 +50,9 @@ impl Peer {
         }
     }
 
-    pub fn is_here(self) -> bool {
-        std::env::var_os(self.variable()).is_some()
-    }
-
     /// Its program in `peers`, which signs in at `front`. `folder` is for what it needs there beside its cache.
     pub fn command(self, front: &Front, folder: &Path) -> Command {
-        let here = PathBuf::from(std::env::var_os(self.variable()).unwrap());
+        let here = self.path().unwrap();
         let mut command = match self {
             Self::Python => {
                 let mut python = Command::new(here);

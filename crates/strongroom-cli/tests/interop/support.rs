@@ -9,6 +9,10 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use serde_json::Value;
 use strongroom_sts::RunningSts;
 
+use crate::peers::Peer;
+
+const RESERVED_SCOPES: [&str; 3] = ["openid", "profile", "offline_access"];
+
 /// A provider, a cache file, and another language's real libraries.
 pub struct World {
     folder: tempfile::TempDir,
@@ -18,25 +22,20 @@ pub struct World {
 }
 
 impl World {
-    /// `None`, and noted as skipped, where there is no Python with the libraries.
+    /// With Python.
     pub fn new(test: &str) -> Option<Self> {
-        Self::beside(test, "STRONGROOM_TEST_PYTHON", "names no Python with msal and msal-extensions")
+        Self::with(Peer::Python, test)
     }
 
-    /// `None`, and noted as skipped, where there is no Node with the libraries.
-    pub fn with_node(test: &str) -> Option<Self> {
-        let nothing = "names no folder with @azure/msal-node and @azure/msal-node-extensions";
-        Self::beside(test, "STRONGROOM_TEST_NODE", nothing)
-    }
-
-    fn beside(test: &str, variable: &str, nothing: &str) -> Option<Self> {
-        let Some(peer) = std::env::var_os(variable) else {
-            skip(test, &format!("{variable} {nothing}"));
+    /// `None`, and noted as skipped, where this language's libraries are not.
+    pub fn with(peer: Peer, test: &str) -> Option<Self> {
+        let Some(path) = peer.path() else {
+            skip(test, &peer.nothing());
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
         let sts = strongroom_sts::spawn(strongroom_sts::Config::new(folder.path().join("sts"))).unwrap();
-        Some(Self { folder, sts, peer: peer.into() })
+        Some(Self { folder, sts, peer: path })
     }
 
     pub fn folder(&self) -> &Path {
@@ -58,7 +57,9 @@ impl World {
     pub fn targets(&self) -> BTreeSet<String> {
         let document = self.document();
         let tokens = document["AccessToken"].as_object().unwrap();
-        tokens.values().map(|entry| entry["target"].as_str().unwrap().to_owned()).collect()
+        // Java asks for the reserved scopes too, and stores what it asked for.
+        let scopes = tokens.values().flat_map(|entry| entry["target"].as_str().unwrap().split(' '));
+        scopes.filter(|scope| !RESERVED_SCOPES.contains(scope)).map(str::to_owned).collect()
     }
 
     pub fn python(&self, script: &str) -> Command {
