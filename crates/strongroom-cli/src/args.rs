@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{StringValueParser, TypedValueParser};
+use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum, value_parser};
 use clap_complete::Shell;
 use strongroom::persistence::{Kind, OtherTool};
-use strongroom::{Error, KeySelector, Protection};
+use strongroom::{Dialect, DialectError, Error, KeySelector, Protection};
 
 /// Tokens for daemons, from a cache that survives the process.
 ///
@@ -98,6 +98,8 @@ Examples:
       curl -H @- https://graph.microsoft.com/v1.0/users
   For scripts that need to know more:
     strongroom token --config config.json --output json | jq -r .expires_on
+  In a file that programs with MSAL Python and MSAL Node share:
+    strongroom token --config config.json --cache token_cache.bin --persistence file --dialect python+node
 
 config.json:
   {
@@ -106,7 +108,7 @@ config.json:
     \"client_secret\": \"the secret's value\",
     \"scope\": [\"https://graph.microsoft.com/.default\"]
   }
-  Optional: \"instance_discovery\" (bool), \"known_authorities\" (array of hosts), \"endpoint\".
+  Optional: \"instance_discovery\" (bool), \"known_authorities\" (array of hosts), \"endpoint\", \"dialect\".
   Keep it to yourself: chmod 600 config.json
 
 What is given as a flag wins over the file, and the file over the environment.
@@ -128,6 +130,17 @@ pub(crate) struct Token {
 
     #[command(flatten)]
     pub(crate) keeping: Keeping,
+
+    /// Which languages' programs share the cache, joined with +: python+node say
+    ///
+    /// python, node, java, go, dotnet. MSAL Python and MSAL Node find an application's own token in no common form: for
+    /// both it is stored twice, which dotnet takes for an error. With java, writers also take the lock of MSAL4J's
+    /// persistence extension. go and dotnet need nothing of their own.
+    ///
+    /// By default what is stored already says in which form a new token is stored, and in a new cache it is that of
+    /// Python.
+    #[arg(long, value_name = "LANGUAGES", value_parser = DialectParser)]
+    pub(crate) dialect: Option<Dialect>,
 
     /// Asks the identity provider even if the cache has a token
     ///
@@ -249,6 +262,10 @@ pub(crate) struct Purge {
     /// An empty cache is left, so that running programs notice. What was set aside or kept earlier is named, not removed.
     #[arg(long)]
     pub(crate) all: bool,
+
+    /// Which languages' programs share the cache. With java, their lock is taken too
+    #[arg(long, value_name = "LANGUAGES", value_parser = DialectParser)]
+    pub(crate) dialect: Option<Dialect>,
 
     /// Does not ask before everything is removed. Needed with --all where there is no terminal to ask on
     #[arg(long)]
@@ -700,6 +717,33 @@ fn key_source() -> impl TypedValueParser<Value = KeySelector> {
             format!("{error}{remedy}")
         })
     })
+}
+
+/// Reads a dialect as the library spells it, in whatever order, and has shells complete the usual spellings.
+#[derive(Debug, Clone)]
+struct DialectParser;
+
+impl TypedValueParser for DialectParser {
+    type Value = Dialect;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &std::ffi::OsStr,
+    ) -> Result<Dialect, clap::Error> {
+        let read = |text: String| {
+            text.parse().map_err(|error: DialectError| {
+                let error = Error::from(error);
+                format!("{error}; {}", error.remedy().unwrap_or_default())
+            })
+        };
+        StringValueParser::new().try_map(read).parse_ref(command, argument, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new(Dialect::ALL.into_iter().map(|dialect| PossibleValue::new(dialect.as_str()))))
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

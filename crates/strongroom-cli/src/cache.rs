@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use strongroom::persistence::{self, ChosenPersistence, PersistenceBuilder};
-use strongroom::{Document, DocumentStore, Persistence, TokenCache, block_on};
+use strongroom::{CredentialStore, Dialect, Document, DocumentStore, Persistence, TokenCache, block_on};
 
 use crate::args::{Cache, Global, Keeping};
 use crate::env_vars;
@@ -13,8 +13,13 @@ use crate::failure::Failure;
 
 impl Cache {
     /// The cache, kept as the user wants it; it is asked once.
-    pub(crate) fn to_use(&self, keeping: &Keeping, global: &Global) -> Result<TokenCache, Failure> {
-        Ok(once(self.wanted(keeping)?.build()?, global))
+    pub(crate) fn to_use(
+        &self,
+        keeping: &Keeping,
+        dialect: Option<Dialect>,
+        global: &Global,
+    ) -> Result<TokenCache, Failure> {
+        Ok(once(self.wanted(keeping)?.build()?, dialect, global))
     }
 
     /// How the user wants the cache to be kept.
@@ -71,9 +76,19 @@ pub(crate) fn location(named: Option<&Path>) -> Result<PathBuf, Failure> {
 }
 
 /// A cache for a process that looks into it once.
-pub(crate) fn once(persistence: ChosenPersistence, global: &Global) -> TokenCache {
+pub(crate) fn once(persistence: ChosenPersistence, dialect: Option<Dialect>, global: &Global) -> TokenCache {
     let store = DocumentStore::builder(persistence).lock_timeout(global.lock_timeout).build();
-    TokenCache::builder(store).l1_bytes(0).build()
+    asked_once(store, dialect)
+}
+
+/// The same in front of any store.
+pub(crate) fn asked_once(store: impl CredentialStore + 'static, dialect: Option<Dialect>) -> TokenCache {
+    let builder = TokenCache::builder(store).l1_bytes(0);
+    match dialect {
+        Some(dialect) => builder.dialect(dialect),
+        None => builder,
+    }
+    .build()
 }
 
 /// The document; one that a peer is writing to at this moment is read again.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use strongroom::SecretString;
+use strongroom::{Dialect, SecretString};
 
 use crate::failure::Failure;
 use crate::{env_vars, input};
@@ -19,6 +19,8 @@ pub(crate) struct Config {
     pub(crate) scopes: Vec<String>,
     pub(crate) instance_discovery: bool,
     pub(crate) known_authorities: Vec<String>,
+    /// The languages that share the cache.
+    pub(crate) dialect: Option<Dialect>,
     /// The API to call, for the daemon of the demonstration.
     pub(crate) endpoint: Option<String>,
 }
@@ -60,6 +62,7 @@ impl Config {
             scopes,
             instance_discovery: members.flag("instance_discovery")?.unwrap_or(true),
             known_authorities: members.texts("known_authorities")?,
+            dialect: members.dialect()?,
             endpoint: members.text("endpoint")?,
         })
     }
@@ -101,6 +104,11 @@ impl Members<'_> {
             Some(Value::Bool(flag)) => Ok(Some(*flag)),
             Some(_) => Err(self.invalid(name, "true or false is expected")),
         }
+    }
+
+    fn dialect(&mut self) -> Result<Option<Dialect>, Failure> {
+        let Some(text) = self.text("dialect")? else { return Ok(None) };
+        text.parse().map(Some).map_err(|error| self.invalid("dialect", &format!("{error}")))
     }
 
     fn invalid(&self, name: &str, problem: &str) -> Failure {

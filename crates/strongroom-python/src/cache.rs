@@ -108,7 +108,7 @@ impl Cache {
         sweep: bool,
     ) -> PyResult<()> {
         let now = now.map_or_else(|| self.cache.now(), UnixSeconds::new);
-        let mut change = Change::new(now).dialect(Dialect::Python);
+        let mut change = Change::new(now).dialect(Dialect::PYTHON);
         for (kind, key, json, removed) in entries {
             let kind = section(&kind)?;
             let json = SecretString::from(json);

@@ -78,8 +78,8 @@ pub use self::persistence::{SecretServicePersistence, SecretServicePersistenceBu
 pub use self::platform::fork_for_tests;
 pub use self::schema::{
     AccessToken, Account, AppMetadata, Applied, Change, Concern, Credential, CredentialKey, CredentialType,
-    Dialect, Document, DocumentError, Entry, EntryProblem, Environments, Expectation, ExtendedKey, Harm,
-    IdToken, Partition, Put, RawEntry, RecordRevision, RefreshToken, Scopes, TokenScheme,
+    Dialect, DialectError, Document, DocumentError, Entry, EntryProblem, Environments, Expectation,
+    ExtendedKey, Harm, IdToken, Partition, Put, RawEntry, RecordRevision, RefreshToken, Scopes, TokenScheme,
 };
 pub use self::seal::{KeyId, KeyRing, KeySelector, KeySource, KeySourceKind, SealError, SealedWith};
 pub use self::secret::{SecretBytes, SecretString};

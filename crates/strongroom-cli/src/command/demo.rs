@@ -121,7 +121,7 @@ fn daemon(config: &Path, cache: &Path, ca: &Path, global: &Global) -> Result<(),
     let config = Config::load(Some(config), &[])?;
     // The key too lies in the folder that is removed.
     let persistence = persistence::builder(cache).kind(Kind::Sealed).key_source(KeySelector::Host).build()?;
-    let cache = once(persistence, global);
+    let cache = once(persistence, None, global);
     let app = token::application(&config, cache, Some(ca.to_owned()), global).build()?;
     let result = app.acquire_token_for_client(config.scopes).blocking()?;
 

@@ -36,7 +36,7 @@ pub(crate) fn run(options: &Purge, global: &Global) -> Result<(), Failure> {
     if options.dry_run {
         return print(&Report::new(options, &location, found), global);
     }
-    let cache = cache_of(persistence, global);
+    let cache = cache_of(persistence, options, global);
     // Where nothing is found, a peer may just have erased it, and who wrote it has to be told not to put it back.
     let is_for_others = location.exists() && (options.all || options.client.is_some());
     if found.is_nothing && !is_for_others && !(options.all && is_anything_remembered(&cache)) {
@@ -85,9 +85,9 @@ fn counts(removed: &[Credential]) -> BTreeMap<CredentialType, usize> {
 }
 
 /// A cache that never moves anything aside: what is damaged is left for somebody to look at.
-fn cache_of(persistence: ChosenPersistence, global: &Global) -> TokenCache {
+fn cache_of(persistence: ChosenPersistence, options: &Purge, global: &Global) -> TokenCache {
     let store = DocumentStore::builder(persistence).lock_timeout(global.lock_timeout).strict(true).build();
-    TokenCache::builder(store).l1_bytes(0).build()
+    cache::asked_once(store, options.dialect)
 }
 
 fn is_anything_remembered(cache: &TokenCache) -> bool {

@@ -18,7 +18,7 @@ use crate::{input, output};
 
 pub(crate) fn run(options: &Token, global: &Global) -> Result<(), Failure> {
     let config = Config::load(options.config.as_deref(), &options.scopes)?;
-    let cache = options.cache.to_use(&options.keeping, global)?;
+    let cache = options.cache.to_use(&options.keeping, options.dialect.or(config.dialect), global)?;
     let builder = application(&config, cache, options.ca_file.clone(), global);
     let app = builder.renewal(renewal(options.refresh)).build()?;
     let result =

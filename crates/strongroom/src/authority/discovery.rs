@@ -127,7 +127,8 @@ fn environments(authority: &Authority, discovered: &Discovered) -> Environments 
     }
     // An own host does not become one of Microsoft's by saying so.
     let aliases = discovered.aliases.iter().filter(|alias| cloud_of(alias).is_none());
-    Environments::with_aliases(authority.host(), discovered.preferred_cache.as_deref(), aliases)
+    let preferred_cache = discovered.preferred_cache.as_deref().or(authority.port_in_environment());
+    Environments::with_aliases(authority.host(), preferred_cache, aliases)
 }
 
 /// Asks the public cloud about a host that it may or may not know.

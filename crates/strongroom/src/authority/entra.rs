@@ -173,7 +173,16 @@ impl Authority {
     }
 
     pub(crate) fn environments(&self) -> Environments {
-        Environments::of(&self.host)
+        match self.port_in_environment() {
+            // MSAL Node stores tokens under host and port.
+            Some(host_and_port) => Environments::with_aliases(&self.host, Some(host_and_port), [""; 0]),
+            None => Environments::of(&self.host),
+        }
+    }
+
+    /// Host and port, if the port is a part of the environment for who does not leave it out.
+    pub(crate) fn port_in_environment(&self) -> Option<&str> {
+        (self.host != self.host_and_port).then_some(&*self.host_and_port)
     }
 
     pub(crate) fn endpoint(&self, path: &str) -> String {

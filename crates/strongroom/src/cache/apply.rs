@@ -1,5 +1,7 @@
 //! Changes to the whole cache, for those who store more than access tokens.
 
+use std::borrow::Cow;
+
 use super::TokenCache;
 use super::tombstone::Marked;
 use crate::Error;
@@ -18,11 +20,16 @@ impl TokenCache {
     pub async fn apply(&self, change: &Change) -> Result<Outcome, Error> {
         let inner = &self.0;
         let began = self.now();
+        // A change has a dialect of its own, or the cache's.
+        let change = match change.dialect {
+            Some(_) => Cow::Borrowed(change),
+            None => Cow::Owned(change.clone().dialect_if(inner.dialect)),
+        };
         for client_id in change.removed_from() {
             inner.settling.forget(client_id);
             self.announce_removal(Marked::Client(client_id), began).await;
         }
-        let outcome = inner.store.apply(change).await?;
+        let outcome = inner.store.apply(&change).await?;
         if let Outcome::Applied { swept, removed } = &outcome {
             self.bury(removed, began).await;
             if change.access_tokens().next().is_some() {
@@ -31,7 +38,7 @@ impl TokenCache {
             for token in change.access_tokens().filter(|_| inner.is_shared) {
                 let environments = change.environments.clone();
                 let environments = environments.unwrap_or_else(|| Environments::of(&token.environment));
-                inner.settling.wrote(&inner.state, token.clone(), &environments, began).await;
+                inner.settling.wrote(&inner.state, token.clone(), &environments, change.dialect, began).await;
             }
         }
         Ok(outcome)
@@ -47,7 +54,7 @@ impl TokenCache {
         if !inner.is_shared || inner.settling.has_seen(generation) {
             return false;
         }
-        inner.settling.settle(&*inner.store, &inner.state, self.now(), generation).await;
+        inner.settling.settle(&*inner.store, &inner.state, inner.dialect, self.now(), generation).await;
         true
     }
 }

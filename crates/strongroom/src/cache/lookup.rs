@@ -128,7 +128,7 @@ async fn settled(
         store.get(request.key()).await?;
     }
     if let Some(generation) = store.generation()? {
-        cache.settling.settle(store, &cache.state, now, generation).await;
+        cache.settling.settle(store, &cache.state, cache.dialect, now, generation).await;
     }
     store.generation()
 }

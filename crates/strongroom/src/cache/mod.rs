@@ -216,20 +216,18 @@ impl TokenCache {
             family_id: None,
         };
         let key = CredentialKey::of_access_token(&token);
-        let mut change = Change::new(self.now())
+        let change = Change::new(self.now())
             .put(Credential::AccessToken(token.clone()))
             .put(Credential::AppMetadata(app))
             .environments(environments.clone())
+            .dialect_if(self.0.dialect)
             .sweep_expired();
-        if let Some(dialect) = self.0.dialect {
-            change = change.dialect(dialect);
-        }
         match self.0.store.apply(&change).await {
             Ok(Outcome::Applied { swept, .. }) => {
                 self.0.unsaved.forget(&key);
                 self.0.counters.stored(swept);
                 if self.0.is_shared {
-                    self.0.settling.wrote(&self.0.state, token, environments, began).await;
+                    self.0.settling.wrote(&self.0.state, token, environments, self.0.dialect, began).await;
                 }
                 Ok(())
             }
@@ -288,6 +286,7 @@ impl TokenCache {
         if let Some(marked) = marked {
             self.announce_removal(marked, now).await;
         }
+        let change = change.dialect_if(self.0.dialect);
         let Outcome::Applied { removed, .. } = self.0.store.apply(&change).await? else {
             return Ok(Vec::new());
         };
@@ -402,8 +401,9 @@ impl TokenCacheBuilder {
         self
     }
 
-    /// The shape of new application tokens, for the languages that are to find them. By default that of the
-    /// document's other ones, and [`Dialect::Python`] in a new document.
+    /// The languages that share the document: in which shapes new application tokens are written, so that these find
+    /// them, and whose lock is taken besides. By default the shape that the document's other ones have,
+    /// [`Dialect::PYTHON`] in a new document, and nobody's.
     #[must_use]
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.dialect = Some(dialect);

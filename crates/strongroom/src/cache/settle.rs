@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::state::{Note, State};
 use super::tombstone::{self, Graveyard};
 use crate::platform::fork::PerProcess;
-use crate::schema::{AccessToken, Ask, Change, Credential, CredentialKey, Environments, Partition};
+use crate::schema::{AccessToken, Ask, Change, Credential, CredentialKey, Dialect, Environments, Partition};
 use crate::store::{CredentialStore, Outcome, Record};
 use crate::time::{Deadline, UnixSeconds};
 use crate::{Error, ErrorKind, wait};
@@ -59,6 +59,7 @@ struct Written {
     partition: Partition,
     token: AccessToken,
     environments: Environments,
+    dialect: Option<Dialect>,
     stored: UnixSeconds,
     /// How often it was put back since it was last seen.
     unseen: u32,
@@ -111,6 +112,7 @@ impl Settling {
         state: &State,
         token: AccessToken,
         environments: &Environments,
+        dialect: Option<Dialect>,
         began: UnixSeconds,
     ) {
         let credential = Credential::AccessToken(token.clone());
@@ -133,6 +135,7 @@ impl Settling {
                 partition,
                 token,
                 environments,
+                dialect,
                 stored: began,
                 unseen: 0,
                 was_emptied: false,
@@ -148,6 +151,7 @@ impl Settling {
         &self,
         store: &dyn CredentialStore,
         state: &Arc<State>,
+        dialect: Option<Dialect>,
         now: UnixSeconds,
         generation: u64,
     ) {
@@ -160,7 +164,7 @@ impl Settling {
             // Looked at after the loss was found: who removes a token says so before he does.
             let graveyard = Graveyard::of(state, now).await;
             if !graveyard.is_empty() {
-                bury_again(store, state, graveyard.clone(), now).await?;
+                bury_again(store, state, graveyard.clone(), dialect, now).await?;
             }
             let lost = still_missed(lost, &graveyard);
             // Each write of ours is one that a waiting peer has not read: hurrying would feed the erasing.
@@ -251,11 +255,12 @@ impl Settling {
         now: UnixSeconds,
     ) -> Result<(), Error> {
         while let Some(first) = lost.first() {
-            let environments = first.written.environments.clone();
-            let (those, others): (Vec<_>, Vec<_>) =
-                lost.into_iter().partition(|one| one.written.environments == environments);
+            let (environments, dialect) = (first.written.environments.clone(), first.written.dialect);
+            let (those, others): (Vec<_>, Vec<_>) = lost
+                .into_iter()
+                .partition(|one| one.written.environments == environments && one.written.dialect == dialect);
             lost = others;
-            let change = Change::new(now).only_existing().environments(environments);
+            let change = Change::new(now).only_existing().environments(environments).dialect_if(dialect);
             let change = those
                 .iter()
                 .fold(change, |change, one| change.put_unless_answered(one.written.token.clone()));
@@ -335,6 +340,7 @@ async fn bury_again(
     store: &dyn CredentialStore,
     state: &State,
     graveyard: Graveyard,
+    dialect: Option<Dialect>,
     now: UnixSeconds,
 ) -> Result<(), Error> {
     let mut risen = false;
@@ -356,6 +362,7 @@ async fn bury_again(
     };
     let change = Change::new(now)
         .only_existing()
+        .dialect_if(dialect)
         .remove_where(Arc::new(doomed))
         .remove_orphan_accounts(accounts.clone());
     if let Outcome::Applied { removed, .. } = apply_soon(store, &change).await?

@@ -1,13 +1,14 @@
 //! What a change makes of the entries of a document: which get another value, which go, which are new.
 
 mod entries;
+mod twins;
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::change::{Change, Expectation};
 use super::credential::{AccessToken, AppMetadata, Credential, CredentialType};
-use super::dialect::{Dialect, NoHomeAccount};
+use super::dialect::{Dialect, Form, NoHomeAccount};
 use super::entry::{self, Fields, Shape};
 use super::environment::cloud_of;
 use super::index::{Index, is_plain_app_token};
@@ -22,6 +23,8 @@ pub(super) struct Edits<'a> {
     pub(super) changed: BTreeMap<usize, Option<SecretBytes>>,
     pub(super) added: Vec<Added>,
     added_at: HashMap<(CredentialType, String), usize>,
+    /// The tokens of which Node is to find a twin.
+    for_node: Vec<AccessToken>,
     /// What the change removes, and how many expired tokens go with it.
     pub(super) removed: Vec<Credential>,
     pub(super) swept: usize,
@@ -47,6 +50,7 @@ impl<'a> Edits<'a> {
             changed: BTreeMap::new(),
             added: Vec::new(),
             added_at: HashMap::new(),
+            for_node: Vec::new(),
             removed: Vec::new(),
             swept: 0,
             unreadable: 0,
@@ -80,6 +84,7 @@ impl<'a> Edits<'a> {
         }
         self.put_entries();
         self.put_back();
+        self.write_twins();
         if change.sweep {
             self.sweep();
         }
@@ -205,13 +210,19 @@ impl<'a> Edits<'a> {
         match &credential {
             Credential::AppMetadata(app) => self.put_app_metadata(app, &credential, &matching),
             _ if matching.is_empty() => self.add(&credential),
-            _ => matching.into_iter().for_each(|at| self.replace(at, &credential)),
+            _ => matching.iter().for_each(|at| self.replace(*at, &credential)),
+        }
+        if let Some(token) = self.twin_of(&credential, &matching) {
+            if !self.python_finds(token, &matching) {
+                self.add_as(&credential, Form::Python);
+            }
+            self.note_for_node(token);
         }
     }
 
     /// Python finds this one entry by its stored key only, so it is always there under exactly that key.
     fn put_app_metadata(&mut self, app: &AppMetadata, new: &Credential, matching: &[usize]) {
-        let key = stored_key(new, Dialect::Python, new.environment());
+        let key = stored_key(new, Form::Python, new.environment());
         if let Some(at) = matching.iter().copied().find(|at| self.index.key(*at) == key) {
             // A response without a family does not take it away from the application.
             let same = matches!(self.index.credential(at), Ok(Credential::AppMetadata(old))
@@ -232,12 +243,12 @@ impl<'a> Edits<'a> {
 
     /// A new entry, in the caller's dialect or the document's.
     fn add(&mut self, credential: &Credential) {
-        let dialect = match self.change.dialect {
-            // Node knows neither the marker of an extended token nor ours of a bound one: it must not see them.
-            _ if !is_plain_app_token(credential) => Dialect::Python,
-            Some(dialect) => dialect,
-            None => *self.dominant.get_or_init(|| self.dominant_dialect()),
-        };
+        // Node knows neither the marker of an extended token nor ours of a bound one: it must not see them.
+        let form = if is_plain_app_token(credential) { self.dialect().form() } else { Form::Python };
+        self.add_as(credential, form);
+    }
+
+    fn add_as(&mut self, credential: &Credential, form: Form) {
         let no_home_account = match credential {
             // Python takes every app token with `null` for a bearer token, and for nobody's.
             Credential::AccessToken(token)
@@ -245,17 +256,17 @@ impl<'a> Edits<'a> {
             {
                 NoHomeAccount::Absent
             }
-            _ => dialect.no_home_account(),
+            _ => form.no_home_account(),
         };
-        let environment = match (dialect, &self.change.environments) {
-            (Dialect::Python, _) => credential.environment(),
-            (Dialect::Node, Some(environments)) => environments.preferred_cache(),
-            (Dialect::Node, None) => {
+        let environment = match (form, &self.change.environments) {
+            (Form::Python, _) => credential.environment(),
+            (Form::Node, Some(environments)) => environments.preferred_cache(),
+            (Form::Node, None) => {
                 cloud_of(credential.environment()).map_or(credential.environment(), |cloud| cloud.cache)
             }
         };
         let value = entry::write(credential, &Shape::new(credential, no_home_account, environment));
-        let key = stored_key(credential, dialect, environment);
+        let key = stored_key(credential, form, environment);
         self.add_under(key, credential, value);
     }
 
@@ -295,7 +306,8 @@ impl<'a> Edits<'a> {
             && is_plain_app_token(credential)
             && self.python_at_home()
         {
-            shape.no_home_account = NoHomeAccount::Null;
+            shape.no_home_account =
+                if self.was_nodes(at) { NoHomeAccount::Empty } else { NoHomeAccount::Null };
         }
         let value = entry::write(credential, &shape);
         self.changed.insert(at, Some(value));
@@ -318,18 +330,38 @@ impl<'a> Edits<'a> {
         }
     }
 
+    /// The caller's dialect, or the document's.
+    fn dialect(&self) -> Dialect {
+        self.change.dialect.unwrap_or_else(|| *self.dominant.get_or_init(|| self.dominant_dialect()))
+    }
+
+    /// That of most of the document's tokens, of which twins count as one.
     fn dominant_dialect(&self) -> Dialect {
-        let count = |shape| self.app_tokens(shape).count();
-        if count(NoHomeAccount::Empty) > count(NoHomeAccount::Null) + count(NoHomeAccount::Absent) {
-            Dialect::Node
+        let born =
+            |at: usize| self.index.entries[at].known.as_ref().map(|known| (known.written, known.expires));
+        let of_node: HashMap<u64, _> =
+            self.app_tokens(NoHomeAccount::Empty).map(|at| (self.index.identity(at), born(at))).collect();
+        if of_node.is_empty() {
+            return Dialect::PYTHON;
+        }
+        let (mut pairs, mut others) = (0, 0);
+        for at in self.app_tokens(NoHomeAccount::Null).chain(self.app_tokens(NoHomeAccount::Absent)) {
+            let has_twin = of_node.get(&self.index.identity(at)).is_some_and(|twin| *twin == born(at));
+            *(if has_twin { &mut pairs } else { &mut others }) += 1;
+        }
+        let of_node = of_node.len().saturating_sub(pairs);
+        if pairs > of_node + others {
+            Dialect::PYTHON_AND_NODE
+        } else if of_node > others + pairs {
+            Dialect::NODE
         } else {
-            Dialect::Python
+            Dialect::PYTHON
         }
     }
 
     fn python_at_home(&self) -> bool {
         *self.python_at_home.get_or_init(|| {
-            self.change.dialect == Some(Dialect::Python)
+            self.change.dialect.is_some_and(Dialect::has_python)
                 || self.app_tokens(NoHomeAccount::Null).next().is_some()
         })
     }
@@ -353,6 +385,7 @@ impl<'a> Edits<'a> {
                     || self.is_foreign(*at)
             })
             .collect();
+        let ended = self.with_twins(ended);
         self.remove(&ended);
         self.swept = ended.len();
     }
@@ -361,21 +394,29 @@ impl<'a> Edits<'a> {
     /// every look-up, in vain, and may delete its own in its place: such an entry is not kept for outages.
     fn is_foreign(&self, at: usize) -> bool {
         self.index.credential(at).is_ok_and(|credential| {
-            stored_key(&credential, Dialect::Python, credential.environment()) != self.index.key(at)
+            stored_key(&credential, Form::Python, credential.environment()) != self.index.key(at)
         })
     }
 
     /// A Go, Java or .NET rewrite drops `"home_account_id": null`, which Python needs to find an application's
-    /// token. Where Python is at home in the document, it is given back.
+    /// token. Where Python is at home in the document, it is given back; where Node is declared too, it gets back its own.
     pub(super) fn heal(&mut self) {
         if !self.python_at_home() {
             return;
         }
         for at in self.app_tokens(NoHomeAccount::Absent) {
+            if self.changed.contains_key(&at) {
+                continue;
+            }
             let value = self.index.value(at);
+            let home: &[u8] = if self.is_nodes_again(at) {
+                b"{\"home_account_id\":\"\","
+            } else {
+                b"{\"home_account_id\":null,"
+            };
             self.changed.entry(at).or_insert_with(|| {
                 let mut healed = SecretBytes::with_capacity(value.len() + 32);
-                healed.extend(b"{\"home_account_id\":null,");
+                healed.extend(home);
                 healed.extend(&value.as_bytes()[1..]);
                 Some(healed)
             });
@@ -442,7 +483,7 @@ fn gives_way(old: &Credential, new: &Credential) -> bool {
 }
 
 /// The key that a new entry is stored under.
-pub(super) fn stored_key(credential: &Credential, dialect: Dialect, environment: &str) -> String {
+pub(super) fn stored_key(credential: &Credential, form: Form, environment: &str) -> String {
     let home = |id: &Option<String>| id.clone().unwrap_or_default();
     match credential {
         Credential::AccessToken(token) => {
@@ -466,7 +507,7 @@ pub(super) fn stored_key(credential: &Credential, dialect: Dialect, environment:
                 key.push('-');
                 key.push_str(extended.as_str());
             }
-            if dialect == Dialect::Node {
+            if form == Form::Node {
                 key.push('-');
             }
             key.to_lowercase()

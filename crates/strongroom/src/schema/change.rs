@@ -213,11 +213,17 @@ impl Change {
         self
     }
 
-    /// The shape of new application tokens; by default that of the document's other ones.
+    /// The shape of new application tokens, and whose lock is taken besides; by default the shape that the document's other
+    /// ones have, and nobody's.
     #[must_use]
     pub fn dialect(mut self, dialect: Dialect) -> Self {
         self.dialect = Some(dialect);
         self
+    }
+
+    /// The same, if there is one.
+    pub(crate) fn dialect_if(self, dialect: Option<Dialect>) -> Self {
+        Self { dialect: dialect.or(self.dialect), ..self }
     }
 
     /// Whether it removes anything by its fields.

@@ -63,9 +63,24 @@ pub(crate) fn cloud_of(host: &str) -> Option<&'static Cloud> {
     CLOUDS.iter().find(|cloud| cloud.aliases.iter().any(|alias| alias.eq_ignore_ascii_case(host)))
 }
 
-/// One name for all hosts that are the same: the network host of a built-in cloud, else the host in lower case.
+/// One name for all hosts that are the same: the network host of a built-in cloud, else the host in lower case. Without
+/// a port: MSAL Node stores tokens under it, Python leaves it out.
 pub(crate) fn canonical(host: &str) -> String {
-    cloud_of(host).map_or_else(|| host.to_ascii_lowercase(), |cloud| cloud.network.to_owned())
+    cloud_of(host).map_or_else(|| without_port(host).to_ascii_lowercase(), |cloud| cloud.network.to_owned())
+}
+
+/// A built-in cloud has no ports: what claims to be one is none.
+fn without_port(host: &str) -> &str {
+    match host.split_once(':') {
+        Some((name, port))
+            if !port.is_empty()
+                && port.bytes().all(|byte| byte.is_ascii_digit())
+                && cloud_of(name).is_none() =>
+        {
+            name
+        }
+        _ => host,
+    }
 }
 
 /// The hosts under which an authority's credentials may be stored: its own and its aliases.
@@ -119,6 +134,22 @@ impl Environments {
         self.preferred_cache.as_deref().unwrap_or(&self.own)
     }
 
+    /// The host for an entry that Node is to find and that MSAL Python must not take for its own, which lies under
+    /// `python`, and maybe under the hosts `taken`: the one that Node itself would take if it can be, else another one of
+    /// the same. `None`: there is no other.
+    pub(crate) fn of_twin(environments: Option<&Self>, python: &str, taken: &[String]) -> Option<String> {
+        let cloud = cloud_of(python);
+        let preferred = environments.map(Self::preferred_cache).or(cloud.map(|cloud| cloud.cache));
+        // The last of a cloud's hosts is the one that the fewest are configured with.
+        let aliases = cloud.into_iter().flat_map(|cloud| cloud.aliases.iter().rev().copied());
+        let discovered = environments.into_iter().flat_map(|hosts| &hosts.canonical).map(String::as_str);
+        let mut hosts = preferred.into_iter().chain(aliases).chain(discovered);
+        let is_free = |host: &&str| {
+            !host.eq_ignore_ascii_case(python) && !taken.iter().any(|taken| taken.eq_ignore_ascii_case(host))
+        };
+        hosts.find(is_free).map(str::to_owned)
+    }
+
     /// One name for each group of equal hosts, the own one first.
     pub(crate) fn canonical(&self) -> &[String] {
         &self.canonical
@@ -147,6 +178,38 @@ mod tests {
         assert!(!public.contains("login.microsoftonline.us"));
         assert_eq!(public.preferred_cache(), "login.windows.net");
         assert_eq!(Environments::of("Example.com").preferred_cache(), "example.com");
+    }
+
+    #[test]
+    fn a_port_tells_no_hosts_apart_but_a_cloud_has_none() {
+        let own = Environments::with_aliases("sts.example", Some("sts.example:8443"), ["sts.example:8443"]);
+        assert!(
+            own.contains("STS.example:8443") && own.contains("sts.example") && own.contains("sts.example:1")
+        );
+        assert_eq!(own.canonical(), ["sts.example"]);
+        assert!(
+            !own.contains("sts.example:")
+                && !own.contains("sts.example:x")
+                && !own.contains("sts.example:1:2")
+        );
+        assert!(!Environments::of("login.windows.net").contains("login.windows.net:443"));
+    }
+
+    #[test]
+    fn a_twin_lies_under_another_host_where_there_is_one() {
+        let of = |host: &str| Environments::of_twin(None, host, &[]);
+        assert_eq!(of("login.microsoftonline.com").as_deref(), Some("login.windows.net"));
+        assert_eq!(of("login.windows.net").as_deref(), Some("sts.windows.net"));
+        assert_eq!(of("login.microsoftonline.us").as_deref(), Some("login.usgovcloudapi.net"));
+        assert_eq!(of("login.partner.microsoftonline.cn").as_deref(), Some("login.chinacloudapi.cn"));
+        assert_eq!(of("login.microsoftonline.de"), None);
+        assert_eq!(of("adfs.example"), None);
+        let own = Environments::with_aliases("a.example", Some("a.example"), ["a.example", "b.example"]);
+        assert_eq!(Environments::of_twin(Some(&own), "a.example", &[]).as_deref(), Some("b.example"));
+        let port = Environments::with_aliases("a.example", Some("a.example:1"), [""; 0]);
+        assert_eq!(Environments::of_twin(Some(&port), "a.example", &[]).as_deref(), Some("a.example:1"));
+        let taken = Environments::of_twin(None, "login.microsoftonline.com", &["LOGIN.windows.net".into()]);
+        assert_eq!(taken.as_deref(), Some("sts.windows.net"));
     }
 
     #[test]

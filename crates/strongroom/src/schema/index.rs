@@ -160,6 +160,11 @@ impl Index {
         self.text(self.entries[at].value())
     }
 
+    /// A fingerprint of the identity of a readable entry.
+    pub(super) fn identity(&self, at: usize) -> u64 {
+        self.keys.get(at)
+    }
+
     pub(super) fn revision(&self, at: usize) -> RecordRevision {
         // Only ever compared within this process, with revisions made by the same function.
         let mut hasher = DefaultHasher::new();

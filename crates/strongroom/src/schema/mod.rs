@@ -31,7 +31,7 @@ pub use self::change::{Change, Expectation, Put};
 pub use self::credential::{
     AccessToken, Account, AppMetadata, Credential, CredentialType, IdToken, RefreshToken,
 };
-pub use self::dialect::Dialect;
+pub use self::dialect::{Dialect, DialectError};
 pub use self::document::{Applied, Document, DocumentError, Entry};
 pub use self::entry::EntryProblem;
 pub use self::environment::Environments;

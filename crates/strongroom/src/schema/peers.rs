@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::apply::stored_key;
 use super::credential::{AccessToken, Credential, CredentialType};
-use super::dialect::{Dialect, NoHomeAccount};
+use super::dialect::{Form, NoHomeAccount};
 use super::document::Document;
 use super::environment::canonical;
 use super::index::Index;
@@ -209,7 +209,7 @@ impl Looking<'_> {
                 }
             }
             Credential::AppMetadata(app) => {
-                if self.index.key(self.at) != stored_key(credential, Dialect::Python, &app.environment) {
+                if self.index.key(self.at) != stored_key(credential, Form::Python, &app.environment) {
                     self.hides("it has another key than MSAL Python looks for");
                 }
             }
@@ -227,7 +227,7 @@ impl Looking<'_> {
         if token.realm.chars().any(char::is_uppercase) {
             self.hides("its tenant is spelled with capitals: MSAL Python and Go look for small letters");
         }
-        let key = stored_key(credential, Dialect::Python, &token.environment);
+        let key = stored_key(credential, Form::Python, &token.environment);
         if token.expires_on <= self.now && self.index.key(self.at) != key {
             let message = "it has expired under a key that MSAL Python cannot delete: it rewrites the cache at each look-up";
             self.push(Harm::Hides, message.to_owned(), EXPIRED);

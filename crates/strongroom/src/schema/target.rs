@@ -50,6 +50,11 @@ impl Scopes {
         self.0.iter().all(|scope| others.0.iter().any(|other| same(scope, other)))
     }
 
+    /// Whether any of these scopes is among `others`.
+    pub(crate) fn meets(&self, others: &Self) -> bool {
+        self.0.iter().any(|scope| others.0.iter().any(|other| same(scope, other)))
+    }
+
     /// Sorted, as they were written.
     #[cfg_attr(not(feature = "client"), allow(dead_code))]
     pub(crate) fn as_slice(&self) -> &[String] {

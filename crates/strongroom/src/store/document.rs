@@ -224,7 +224,11 @@ impl<P: Persistence> DocumentStore<P> {
 
     async fn change(&self, change: &Change) -> Result<Outcome, Error> {
         let deadline = Deadline::after(self.lock_timeout);
-        let mut lock = DocumentLock::acquire(&self.lock_paths, self.lock_timeout).await?;
+        let lock_paths = match change.dialect {
+            Some(dialect) if dialect.has_java() => Cow::Owned(self.lock_paths.with_java()),
+            _ => Cow::Borrowed(&self.lock_paths),
+        };
+        let mut lock = DocumentLock::acquire(&lock_paths, self.lock_timeout).await?;
         let mut change = Cow::Borrowed(change);
         for replays in 0..MOST_REPLAYS {
             let snapshot = match self.known_to_write().filter(|_| replays == 0) {
@@ -259,7 +263,7 @@ impl<P: Persistence> DocumentStore<P> {
                 Saved::Conflict if lock.still_held() => {}
                 Saved::Conflict => {
                     drop(lock);
-                    lock = DocumentLock::acquire(&self.lock_paths, deadline.remaining()).await?;
+                    lock = DocumentLock::acquire(&lock_paths, deadline.remaining()).await?;
                 }
             }
         }

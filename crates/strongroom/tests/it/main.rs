@@ -95,6 +95,8 @@ mod token_cache;
 #[cfg(unix)]
 mod token_confusion;
 #[cfg(unix)]
+mod twins;
+#[cfg(unix)]
 mod unsaved_tokens;
 #[cfg(windows)]
 mod windows;

@@ -115,7 +115,7 @@ fn a_document_of_node_is_gone_on_with_as_node_writes() {
     assert_eq!(field(&after, "AccessToken", key, "environment").expect("there"), "login.windows.net");
     // Unless the caller says otherwise, or others are more.
     let python =
-        apply(&document, &change().dialect(Dialect::Python).put(Credential::AccessToken(app_token())));
+        apply(&document, &change().dialect(Dialect::PYTHON).put(Credential::AccessToken(app_token())));
     assert_eq!(field(&python, "AccessToken", APP_KEY, "home_account_id"), Some(Value::Null));
     let mixed = access_tokens(&[("n", &node), ("p", &app_entry(&[("realm", "\"third\"")]))]);
     let mixed = apply(&mixed, &change().put(Credential::AccessToken(app_token())));
@@ -141,7 +141,7 @@ fn nodes_dialect_stores_under_the_preferred_cache_of_the_authority() {
     let environments = Environments::with_aliases("a.example", Some("b.example"), ["a.example", "b.example"]);
     let token = AccessToken { environment: "a.example".into(), ..app_token() };
     let change =
-        change().dialect(Dialect::Node).environments(environments).put(Credential::AccessToken(token));
+        change().dialect(Dialect::NODE).environments(environments).put(Credential::AccessToken(token));
     let document = apply(&Document::empty(), &change);
     let key = "-b.example-accesstoken-client-id-tid-https://graph.microsoft.com/.default-";
     assert_eq!(field(&document, "AccessToken", key, "environment").expect("there"), "b.example");
@@ -236,7 +236,7 @@ fn a_missing_home_account_id_is_given_back_where_python_is_at_home() {
     assert_eq!(field(&apply(&python, &other), "AccessToken", "g", "home_account_id"), Some(Value::Null));
     let alone = access_tokens(&[("g", &go)]);
     assert_eq!(field(&apply(&alone, &other), "AccessToken", "g", "home_account_id"), None);
-    let declared = apply(&alone, &other.dialect(Dialect::Python));
+    let declared = apply(&alone, &other.dialect(Dialect::PYTHON));
     assert_eq!(field(&declared, "AccessToken", "g", "home_account_id"), Some(Value::Null));
     // One that is itself replaced is given it back at once.
     let own = change().put(Credential::AccessToken(AccessToken { realm: "go".into(), ..app_token() }));

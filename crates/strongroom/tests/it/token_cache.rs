@@ -270,8 +270,8 @@ fn what_has_expired_is_swept_by_the_next_store_and_counted() {
 fn new_tokens_are_written_in_the_dialect_that_was_asked_for() {
     for (dialect, home_account_id, tail) in [
         (None, Value::Null, ""),
-        (Some(Dialect::Python), Value::Null, ""),
-        (Some(Dialect::Node), "".into(), "-"),
+        (Some(Dialect::PYTHON), Value::Null, ""),
+        (Some(Dialect::NODE), "".into(), "-"),
     ] {
         let bench = Bench::with(|builder| match dialect {
             Some(dialect) => builder.dialect(dialect),

@@ -3,7 +3,7 @@
 //! What its content means differs by language; `Content` reads it, and [`attempt`] decides. The rules are those
 //! of MSAL Python (with and without `portalocker`), .NET, Go and Node as they were seen to behave.
 
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -46,6 +46,18 @@ pub(super) async fn acquire(
     mode: u32,
     deadline: Deadline,
 ) -> Result<PeersLock, PersistenceError> {
+    let mut sighting = None;
+    let locked = poll(path, deadline, || attempt(path, mode, &mut sighting)).await?;
+    locked.sign(&super::program_name());
+    Ok(PeersLock { locked, path: path.to_owned() })
+}
+
+/// Tries to take a lock file, with pauses, until it is taken, cannot be, or the deadline has passed.
+pub(super) async fn poll(
+    path: &Path,
+    deadline: Deadline,
+    mut attempt: impl FnMut() -> io::Result<Result<Attempt, PersistenceError>>,
+) -> Result<Locked, PersistenceError> {
     /// A path that changes at each look is given a rest after so many.
     const HASTY: u32 = 16;
     const FIRST_PAUSE: Duration = Duration::from_millis(10);
@@ -53,10 +65,9 @@ pub(super) async fn acquire(
 
     let mut pause = FIRST_PAUSE;
     let mut hasty = 0;
-    let mut sighting = None;
     let mut in_the_way_since = None;
     loop {
-        let attempt = match attempt(path, mode, &mut sighting) {
+        let attempt = match attempt() {
             Err(error) => {
                 let since = *in_the_way_since.get_or_insert_with(Instant::now);
                 // What may be for good is not called a lock, however short the caller's patience.
@@ -73,10 +84,7 @@ pub(super) async fn acquire(
             }
         };
         let holder = match attempt {
-            Attempt::Taken(locked) => {
-                locked.sign();
-                return Ok(PeersLock { locked, path: path.to_owned() });
-            }
+            Attempt::Taken(locked) => return Ok(locked),
             Attempt::Changed if hasty < HASTY => {
                 hasty += 1;
                 continue;
@@ -93,7 +101,8 @@ pub(super) async fn acquire(
     }
 }
 
-enum Attempt {
+/// What came of trying to take a lock file.
+pub(super) enum Attempt {
     Taken(Locked),
     Held(Holder),
     /// Somebody created, deleted or replaced the file while we looked.
@@ -104,28 +113,10 @@ enum Attempt {
 type Sighting = Option<(FileId, Instant)>;
 
 fn attempt(path: &Path, mode: u32, sighting: &mut Sighting) -> io::Result<Result<Attempt, PersistenceError>> {
-    let (file, found, created) = match access::create_new(path, mode) {
-        Ok(file) => {
-            let file = OwnFile::new(file);
-            let found = file.metadata()?;
-            (file, found, true)
-        }
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-            // Linux answers like this, too, where the file belongs to somebody else in a sticky directory.
-            if path.symlink_metadata().is_err() {
-                return Err(error);
-            }
-            match open_existing(path, mode)? {
-                Ok(_) => return Err(error),
-                Err(refused) => return Ok(Err(refused)),
-            }
-        }
-        Err(_) => match open_existing(path, mode) {
-            Ok(Ok((file, found))) => (file, found, false),
-            Ok(Err(refused)) => return Ok(Err(refused)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(Attempt::Changed)),
-            Err(error) => return Err(error),
-        },
+    let (file, found, created) = match create_or_open(path, mode)? {
+        Ok(Some(opened)) => opened,
+        Ok(None) => return Ok(Ok(Attempt::Changed)),
+        Err(refused) => return Ok(Err(refused)),
     };
     let id = FileId::of(&file)?;
     let seen_for = match sighting {
@@ -172,6 +163,35 @@ fn attempt(path: &Path, mode: u32, sighting: &mut Sighting) -> io::Result<Result
         }
         Leftover::InUse(content) => Attempt::Held(content.into_holder(age)),
     }))
+}
+
+/// The lock file at `path`, and whether it was made here. `None`: somebody deleted it while we looked.
+pub(super) fn create_or_open(
+    path: &Path,
+    mode: u32,
+) -> io::Result<Result<Option<(OwnFile, Metadata, bool)>, PersistenceError>> {
+    match access::create_new(path, mode) {
+        Ok(file) => {
+            let file = OwnFile::new(file);
+            let found = file.metadata()?;
+            Ok(Ok(Some((file, found, true))))
+        }
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            // Linux answers like this, too, where the file belongs to somebody else in a sticky directory.
+            if path.symlink_metadata().is_err() {
+                return Err(error);
+            }
+            match open_existing(path, mode)? {
+                Ok(_) => Err(error),
+                Err(refused) => Ok(Err(refused)),
+            }
+        }
+        Err(_) => match open_existing(path, mode) {
+            Ok(opened) => Ok(opened.map(|(file, found)| Some((file, found, false)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ok(None)),
+            Err(error) => Err(error),
+        },
+    }
 }
 
 pub(super) enum Leftover {

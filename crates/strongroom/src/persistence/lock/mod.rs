@@ -1,12 +1,14 @@
 //! The lock around a read-modify-write of one document, across tasks, processes and languages.
 //!
 //! Two files: `<location>.lock`, ours, never deleted, in whose queue Strongroom processes wait; then
-//! `<location>.lockfile`, the peers', which is created and deleted. Peers delete lock files that are not theirs,
-//! so holding both proves little: a write asks [`DocumentLock::still_held`] immediately before its rename.
+//! `<location>.lockfile`, the peers', which is created and deleted; and beside programs in Java a third one, `.lockfile`
+//! in the directory, which is theirs. Peers delete lock files that are not theirs, so holding all of them proves little:
+//! a write asks [`DocumentLock::still_held`] immediately before its rename.
 //!
 //! This module must not know what is written under the lock.
 
 mod alone;
+mod java;
 mod lockfile;
 mod look;
 mod ours;
@@ -18,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use self::alone::CrossPlatLock;
+use self::java::JavaLock;
 use self::lockfile::PeersLock;
 pub(super) use self::look::{Held, LockState, look_at_ours, look_at_peers};
 use self::ours::OurLock;
@@ -27,6 +30,7 @@ use super::error::Holder;
 use super::{Location, Persistence, PersistenceError};
 use crate::Error;
 use crate::platform::fork::OwnFile;
+use crate::platform::range_lock;
 use crate::time::{Deadline, wall_clock};
 
 pub(super) const PEERS_SUFFIX: &str = ".lockfile";
@@ -37,6 +41,8 @@ pub(super) const OUR_SUFFIX: &str = ".lock";
 pub(crate) struct LockPaths {
     ours: Option<PathBuf>,
     peers: Option<PathBuf>,
+    /// Only for changes that are made beside programs in Java.
+    java: Option<PathBuf>,
     mode: u32,
 }
 
@@ -45,8 +51,15 @@ impl LockPaths {
         Self {
             ours: side_file(persistence, OUR_SUFFIX),
             peers: persistence.lock_path(),
+            java: None,
             mode: persistence.lock_mode(),
         }
+    }
+
+    /// The same and Java's, where the document is one that peers know.
+    pub(crate) fn with_java(&self) -> Self {
+        let directory = self.ours.as_deref().filter(|_| self.peers.is_some()).map(access::directory_of);
+        Self { java: directory.map(|directory| directory.join(java::NAME)), ..self.clone() }
     }
 
     /// The lock files.
@@ -56,7 +69,7 @@ impl LockPaths {
 
     /// Our lock file alone, for what only this library writes.
     pub(crate) fn ours(path: Option<PathBuf>, mode: u32) -> Self {
-        Self { ours: path, peers: None, mode }
+        Self { ours: path, peers: None, java: None, mode }
     }
 }
 
@@ -82,6 +95,7 @@ pub(crate) fn side_file(persistence: &dyn Persistence, suffix: &str) -> Option<P
 #[derive(Debug)]
 pub(crate) struct DocumentLock {
     // In this order they are released: who waits for ours finds the peers' free.
+    java: Option<JavaLock>,
     peers: Option<PeersLock>,
     ours: Option<OurLock>,
 }
@@ -95,7 +109,7 @@ impl DocumentLock {
     /// `Locked`: somebody held it all the time. `Storage`: a lock file cannot be used.
     pub(crate) async fn acquire(paths: &LockPaths, timeout: Duration) -> Result<Self, Error> {
         let deadline = Deadline::after(timeout);
-        let mut lock = Self { peers: None, ours: None };
+        let mut lock = Self { java: None, peers: None, ours: None };
         if let Some(path) = &paths.ours {
             access::prepare_directory(access::directory_of(path), paths.mode)?;
             lock.ours = Some(ours::acquire(path, paths.mode, deadline).await?);
@@ -107,12 +121,16 @@ impl DocumentLock {
             }
             lock.peers = Some(lockfile::acquire(path, paths.mode, deadline).await?);
         }
+        if let Some(path) = &paths.java {
+            lock.java = Some(java::acquire(path, paths.mode, deadline).await?);
+        }
         Ok(lock)
     }
 
-    /// Whether both lock files are still the ones that were locked. A peer may have deleted its one.
+    /// Whether the lock files are still the ones that were locked. A peer may have deleted its one.
     pub(crate) fn still_held(&self) -> bool {
-        self.peers.as_ref().is_none_or(PeersLock::still_held)
+        self.java.as_ref().is_none_or(JavaLock::still_held)
+            && self.peers.as_ref().is_none_or(PeersLock::still_held)
             && self.ours.as_ref().is_none_or(OurLock::still_held)
     }
 }
@@ -122,12 +140,18 @@ impl DocumentLock {
 struct Locked {
     file: OwnFile,
     id: FileId,
+    unlock: fn(&File) -> io::Result<()>,
 }
 
 impl Locked {
     /// `file` must be locked already.
     fn new(file: OwnFile, id: FileId) -> Self {
-        Self { file, id }
+        Self { file, id, unlock: File::unlock }
+    }
+
+    /// The same where not the file is locked but its first byte.
+    fn by_first_byte(file: OwnFile, id: FileId) -> Self {
+        Self { file, id, unlock: |file| range_lock::unlock(file, 0) }
     }
 
     /// Whether `path` names this file, and the lock on it is this process's.
@@ -141,8 +165,8 @@ impl Locked {
     }
 
     /// Writes who holds the lock into the file, for others to read. The lock is valid without it.
-    fn sign(&self) {
-        let text = format!("{} {}", std::process::id(), program_name());
+    fn sign(&self, name: &str) {
+        let text = format!("{} {name}", std::process::id());
         let mut file: &File = &self.file;
         let mut write = || {
             file.rewind()?;
@@ -160,7 +184,7 @@ impl Drop for Locked {
         // Explicitly, because a child that was forked a moment ago may not have closed its descriptor yet: closing
         // ours alone would not end the lock. The child in turn must not end the parent's.
         if self.is_own() {
-            let _ = self.file.unlock();
+            let _ = (self.unlock)(&self.file);
         }
     }
 }

@@ -71,7 +71,7 @@ pub(super) async fn acquire(path: &Path, mode: u32, deadline: Deadline) -> Resul
         };
         // Nobody should delete this file; if somebody does, the lock is on the one that is there now.
         if locked.is_at(path) {
-            locked.sign();
+            locked.sign(&super::program_name());
             return Ok(OurLock { locked, path: path.to_owned(), turn: Some((turn, queue)) });
         }
     }

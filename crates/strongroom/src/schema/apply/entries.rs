@@ -1,7 +1,9 @@
 //! Entries that a caller has as JSON.
 
 use super::super::raw::EntryPut;
-use super::{Credential, Dialect, Edits, NoHomeAccount, Shape, TokenScheme, entry, stored_key};
+use super::{
+    Credential, Edits, Form, NoHomeAccount, Shape, TokenScheme, entry, is_plain_app_token, stored_key,
+};
 
 impl Edits<'_> {
     pub(super) fn put_entries(&mut self) {
@@ -11,22 +13,24 @@ impl Edits<'_> {
             let matching = self.index.matching(&change.keys_of(&credential));
             match &credential {
                 Credential::AppMetadata(app)
-                    if put.key == stored_key(&credential, Dialect::Python, &app.environment) =>
+                    if put.key == stored_key(&credential, Form::Python, &app.environment) =>
                 {
                     self.put_app_metadata(app, &credential, &matching);
                 }
                 _ if matching.is_empty() => self.add_entry(put, &credential),
-                _ => matching.into_iter().for_each(|at| self.replace_by(at, put, &credential)),
+                _ => matching.iter().for_each(|at| self.replace_by(*at, put, &credential)),
+            }
+            if let Some(token) = self.twin_of(&credential, &matching) {
+                if !matching.is_empty() && !self.python_finds(token, &matching) {
+                    self.add_entry(put, &credential);
+                }
+                self.note_for_node(token);
             }
         }
     }
 
     fn add_entry(&mut self, put: &EntryPut, credential: &Credential) {
-        let mut shape = Shape::of(put.json.expose(), credential);
-        if is_bound(credential) {
-            // Python takes every app token with `null` for a bearer token.
-            shape.no_home_account = NoHomeAccount::Absent;
-        }
+        let shape = self.shape_of(put, credential);
         let value = entry::write(credential, &shape);
         let standing = self.index.named(credential.credential_type(), &put.key);
         let gives_way =
@@ -42,15 +46,28 @@ impl Edits<'_> {
         if self.index.key(at) != put.key {
             return self.replace(at, credential);
         }
-        let mut shape = Shape::of(put.json.expose(), credential);
-        if is_bound(credential) {
-            shape.no_home_account = NoHomeAccount::Absent;
-        }
+        let mut shape = self.shape_of(put, credential);
         let own: Vec<_> = shape.unknown.iter().map(|(name, _)| entry::name_of(name.get())).collect();
         let mut others = entry::unknown_fields(self.index.value(at));
         others.retain(|(name, _)| !own.contains(&entry::name_of(name.get())));
         shape.unknown.extend(others);
         self.changed.insert(at, Some(entry::write(credential, &shape)));
+    }
+}
+
+impl Edits<'_> {
+    fn shape_of<'s>(&self, put: &'s EntryPut, credential: &'s Credential) -> Shape<'s> {
+        let mut shape = Shape::of(put.json.expose(), credential);
+        if is_bound(credential) {
+            // Python takes every app token with `null` for a bearer token.
+            shape.no_home_account = NoHomeAccount::Absent;
+        } else if is_plain_app_token(credential)
+            && self.change.dialect.is_some_and(|dialect| dialect.has_twins())
+        {
+            // Node's twin is another entry.
+            shape.no_home_account = NoHomeAccount::Null;
+        }
+        shape
     }
 }
 
