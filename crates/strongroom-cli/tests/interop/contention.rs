@@ -26,10 +26,12 @@ struct Crowd {
     peers: usize,
     ours: usize,
     tokens: usize,
+    /// What ours are told of the others.
+    dialect: Option<&'static str>,
 }
 
-const MANY: Crowd = Crowd { peers: 4, ours: 8, tokens: 50 };
-const FEWER: Crowd = Crowd { peers: 4, ours: 4, tokens: 25 };
+const MANY: Crowd = Crowd { peers: 4, ours: 8, tokens: 50, dialect: None };
+const FEWER: Crowd = Crowd { peers: 4, ours: 4, tokens: 25, dialect: None };
 
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -57,21 +59,22 @@ fn beside_four_nodes_eight_processes_that_live_on_lose_none_of_their_tokens() {
 #[test]
 fn beside_four_gos_four_processes_that_live_on_lose_none_of_their_tokens() {
     let test = "contention::beside_four_gos_four_processes_that_live_on_lose_none_of_their_tokens";
-    repeatedly(Peer::Go, FEWER, test, |world| contend_at_front(world, Peer::Go));
+    repeatedly(Peer::Go, FEWER, test, |world| contend_at_front(world, Peer::Go, FEWER));
 }
 
-/// Java's lock is another one, for the whole folder.
+/// Java's lock is another one, for the whole folder, which is taken for those who say that Java is there.
 #[test]
 fn beside_four_javas_four_processes_that_live_on_lose_none_of_their_tokens() {
     let test = "contention::beside_four_javas_four_processes_that_live_on_lose_none_of_their_tokens";
-    repeatedly(Peer::Java, FEWER, test, |world| contend_at_front(world, Peer::Java));
+    let crowd = Crowd { dialect: Some("python+java"), ..FEWER };
+    repeatedly(Peer::Java, crowd, test, |world| contend_at_front(world, Peer::Java, crowd));
 }
 
-fn contend_at_front(world: &World, peer: Peer) -> usize {
+fn contend_at_front(world: &World, peer: Peer, crowd: Crowd) -> usize {
     let folder = world.folder().join("peer");
     std::fs::create_dir(&folder).unwrap();
     let front = Front::start(&folder, &world.sts);
-    contend(world, Some(&front), FEWER, |scopes| {
+    contend(world, Some(&front), crowd, |scopes| {
         let mut command = peer.command(&front, &folder);
         command.arg("tokens").arg(world.cache()).args(scopes);
         command
@@ -94,7 +97,7 @@ fn repeatedly(peer: Peer, crowd: Crowd, test: &str, contend: impl Fn(&World) -> 
         report(&format!("{} lost {} of {}", peer.name(), lost[lost.len() - 1], crowd.peers * crowd.tokens));
     }
     if page::is_to_be_written() {
-        let Crowd { peers, ours, tokens } = crowd;
+        let Crowd { peers, ours, tokens, .. } = crowd;
         let (least, most) = (lost.iter().min().unwrap(), lost.iter().max().unwrap());
         let range = if least == most { least.to_string() } else { format!("{least} to {most}") };
         let all = peers * tokens;
@@ -120,8 +123,10 @@ fn contend(
     let (theirs, our_own) =
         (scopes_of("peer", crowd.peers, crowd.tokens), scopes_of("ours", crowd.ours, crowd.tokens));
     let mut peers: Vec<Running> = theirs.iter().map(|scopes| Running::start(&mut client(scopes))).collect();
-    let mut ours: Vec<Running> =
-        our_own.iter().map(|scopes| Running::start(&mut Orders::command(world, front, scopes))).collect();
+    let mut ours: Vec<Running> = our_own
+        .iter()
+        .map(|scopes| Running::start(&mut Orders::command(world, front, crowd.dialect, scopes)))
+        .collect();
     peers.iter_mut().chain(&mut ours).for_each(|process| process.wait_for("ready"));
     peers.iter_mut().chain(&mut ours).for_each(Running::go);
 
@@ -170,6 +175,7 @@ struct Orders {
     config: PathBuf,
     cache: PathBuf,
     ca: PathBuf,
+    dialect: Option<String>,
     scopes: Vec<String>,
 }
 
@@ -177,7 +183,7 @@ impl Orders {
     const VARIABLE: &str = "STRONGROOM_TEST_ORDERS";
 
     /// This test binary again, as a process that follows these orders.
-    fn command(world: &World, front: Option<&Front>, scopes: &[String]) -> Command {
+    fn command(world: &World, front: Option<&Front>, dialect: Option<&str>, scopes: &[String]) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args([
             "contention::helper_process_that_adds_tokens_and_goes_on_looking",
@@ -191,7 +197,8 @@ impl Orders {
             (config, ca) = (front.config_file.clone(), front.ca_file.clone());
             command.env("HTTPS_PROXY", front.proxy());
         }
-        let orders = Self { config, cache: world.cache(), ca, scopes: scopes.to_vec() };
+        let dialect = dialect.map(str::to_owned);
+        let orders = Self { config, cache: world.cache(), ca, dialect, scopes: scopes.to_vec() };
         command.env(Self::VARIABLE, serde_json::to_string(&orders).unwrap());
         command
     }
@@ -212,7 +219,11 @@ impl Orders {
     fn cache(&self) -> TokenCache {
         // A machine that is busy with much else is not what is tested.
         let store = DocumentStore::builder(FilePersistence::new(&self.cache).unwrap()).lock_timeout(PATIENCE);
-        TokenCache::builder(store.build()).build()
+        let cache = TokenCache::builder(store.build());
+        match &self.dialect {
+            Some(dialect) => cache.dialect(dialect.parse().unwrap()).build(),
+            None => cache.build(),
+        }
     }
 }
 

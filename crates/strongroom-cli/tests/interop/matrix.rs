@@ -19,7 +19,9 @@ use crate::support::{lines_of, output_of, skip};
 const SECOND_SCOPE: &str = "api://second/.default";
 const USER_SCOPE: &str = "User.Read";
 /// What `--dialect` is given; without it the shape is Python's where a cache begins.
-const OUR_DIALECTS: [Option<&str>; 1] = [None];
+const OUR_DIALECTS: [Option<&str>; 3] = [None, Some("node"), Some("python+node")];
+/// A new cache says nothing yet; one that others have rewritten may not any more.
+const SHARING_DIALECTS: [Option<&str>; 4] = [None, Some("python"), Some("node"), Some("python+node")];
 
 #[test]
 fn what_each_finds_of_each_others_tokens_is_what_the_documentation_says() {
@@ -173,44 +175,45 @@ impl World {
                 }
             }
         }
-        outcomes.extend(OUR_DIALECTS.into_iter().flat_map(|dialect| self.share_one_cache(dialect)));
+        outcomes.extend(SHARING_DIALECTS.into_iter().flat_map(|dialect| self.share_one_cache(dialect)));
         Seen { versions, writers, readers, outcomes, tenant: self.front.tenant.clone() }
     }
 
-    /// All use one cache in turn, twice. Who finds no token the second time asks for one each time.
+    /// All use one cache in turn; then each gets a copy of it. Who finds no token there asks for one each time.
     fn share_one_cache(&self, dialect: Option<&'static str>) -> Vec<Cell> {
         let ours = Program::Ours(dialect);
         let folder = self.new_folder(&format!("shared with {}", ours.code()));
         let programs: Vec<Program> = Program::peers().chain([ours]).collect();
-        // One that nobody else has, so that each writes the whole file.
-        let own_scope = |program: &Program| format!("api://{}/.default", program.code());
-        let ask = |program: &Program| match program {
-            Program::Peer(peer) => {
-                let mut command = self.peer(*peer, "read");
-                command.env("PEER_SECOND_SCOPE", own_scope(program)).arg(&folder);
-                answers_of(&mut command).1.remove(0)["plain"].take()
-            }
-            Program::Ours(_) => {
-                let cache = folder.join("app.bin");
-                let _own = self.our_token(&cache, &own_scope(program), dialect);
-                self.our_token(&cache, &self.scope, dialect)
-            }
-        };
-        let mut known: Vec<Value> = programs.iter().map(ask).collect();
-        let mut cells = Vec::new();
-        for &program in &programs {
-            let answer = ask(&program);
+        let known: Vec<Value> = programs.iter().map(|&program| self.ask_for_own(program, &folder)).collect();
+        let cells = programs.iter().map(|&program| {
+            let answer = self.ask_for_own(program, &self.copy(&folder, program));
             let outcome = match answer["error"].as_str() {
                 Some(error) => Outcome::Error(error.to_owned()),
                 None if known.contains(&answer) => Outcome::Found,
                 None => Outcome::NotFound,
             };
-            known.push(answer);
             // Every dialect finds the same.
             let reader = if program == ours { Program::Ours(None) } else { program };
-            cells.push(Cell { reader, writer: ours, question: Question::Together, outcome });
+            Cell { reader, writer: ours, question: Question::Together, outcome }
+        });
+        cells.collect()
+    }
+
+    /// The common token, after one that nobody else has, so that everybody writes the whole file.
+    fn ask_for_own(&self, program: Program, folder: &Path) -> Value {
+        let own_scope = format!("api://{}/.default", program.code());
+        match program {
+            Program::Peer(peer) => {
+                let mut command = self.peer(peer, "read");
+                answers_of(command.env("PEER_SECOND_SCOPE", own_scope).arg(folder)).1.remove(0)["plain"]
+                    .take()
+            }
+            Program::Ours(dialect) => {
+                let cache = folder.join("app.bin");
+                let _own = self.our_token(&cache, &own_scope, dialect);
+                self.our_token(&cache, &self.scope, dialect)
+            }
         }
-        cells
     }
 
     fn new_folder(&self, name: &str) -> PathBuf {
@@ -222,7 +225,7 @@ impl World {
     fn copy(&self, folder: &Path, reader: Program) -> PathBuf {
         let name = folder.file_name().unwrap().to_str().unwrap();
         let copy = self.new_folder(&format!("{name}, read by {}", reader.code()));
-        for file in ["app.bin", "user.bin"] {
+        for file in ["app.bin", "user.bin"].into_iter().filter(|file| folder.join(file).exists()) {
             std::fs::copy(folder.join(file), copy.join(file)).unwrap();
         }
         copy
@@ -417,11 +420,16 @@ impl Seen {
                 (Program::Peer(_), Program::Peer(_)) => false,
                 (Program::Peer(_), Program::Ours(_)) if *question == Question::User => true,
                 (Program::Peer(Peer::Go | Peer::Java), Program::Ours(_)) => true,
-                (Program::Peer(Peer::Node | Peer::NodeExtensions), Program::Ours(_)) => declared("node"),
-                // Go and Java have rewritten that one, and only a dialect tells that Python is there.
+                // Go and Java have rewritten that one: what the others look for is given back where a dialect says so.
+                (Program::Peer(Peer::Node | Peer::NodeExtensions), Program::Ours(_))
+                    if *question == Question::Together =>
+                {
+                    declared("python+node")
+                }
                 (Program::Peer(Peer::Python), Program::Ours(_)) if *question == Question::Together => {
                     declared("python")
                 }
+                (Program::Peer(Peer::Node | Peer::NodeExtensions), Program::Ours(_)) => declared("node"),
                 (Program::Peer(Peer::Python), Program::Ours(dialect)) => {
                     dialect.is_none() || declared("python")
                 }
@@ -432,10 +440,6 @@ impl Seen {
             }
         }
         assert!(broken.is_empty(), "not found:\n{}", broken.join("\n"));
-    }
-
-    fn ours(&self) -> Vec<Program> {
-        self.writers.iter().copied().filter(|writer| matches!(writer, Program::Ours(_))).collect()
     }
 
     fn outcome(&self, question: Question, reader: Program, writer: Program) -> &Outcome {
@@ -472,7 +476,7 @@ impl Seen {
 
     fn table(&self, question: Question, notes: &mut Vec<String>) -> String {
         let (corner, writers) = match question {
-            Question::Together => ("beside", self.ours()),
+            Question::Together => ("beside", SHARING_DIALECTS.map(Program::Ours).to_vec()),
             _ => ("reads what was written by", self.writers.clone()),
         };
         let names: Vec<String> = writers.iter().map(|writer| writer.name()).collect();
@@ -570,6 +574,8 @@ In short:
 - A new application token of Strongroom's has the shape that the others in the file have, Python's in a new file.
   `--dialect` chooses: `node` where Node shares the file and Python does not, `python+node` where both do. Then every
   one of these languages finds it. Add `java` where Java's programs write the file too, for its lock: `python+java`.
+- Where **Go or Java write** the file too, Python and Node no longer find any token that these have rewritten, their own
+  included, and ask again. With `--dialect python` or `python+node` Strongroom repairs that: see *One cache for all*.
 - **Users' tokens** have one shape that all of them find.
 
 *found*: exactly the token that was stored, without a request. *not found*: it asked for one of its own.
@@ -582,4 +588,6 @@ tokens.";
 
 const TOGETHER: &str = "\
 All use one cache in turn, Strongroom last, and each adds a token that only it wants, so that each writes the whole file.
-Then all come once more: who does not find the common token now would ask for a new one at each start.";
+Then each gets a copy of that file. Go and Java take `home_account_id` from every token when they write, and Python and
+Node find none without it; Strongroom gives it back, whenever it writes, to those that its dialect names: `python` and
+`python+node`.";
