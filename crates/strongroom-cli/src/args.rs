@@ -138,7 +138,7 @@ pub(crate) struct Token {
     /// persistence extension. go and dotnet need nothing of their own.
     ///
     /// By default what is stored already says in which form a new token is stored, and in a new cache it is that of
-    /// Python.
+    /// Python. Of sealed caches other libraries read nothing, so it does not matter there.
     #[arg(long, value_name = "LANGUAGES", value_parser = DialectParser)]
     pub(crate) dialect: Option<Dialect>,
 

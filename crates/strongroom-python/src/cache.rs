@@ -25,6 +25,7 @@ use crate::wait::wait_for;
 pub(crate) struct Cache {
     store: Arc<DocumentStore<Locked>>,
     cache: TokenCache,
+    dialect: Dialect,
     /// What takes the place of the document in memory. Its lock is taken with the GIL and never waited under, so that a
     /// fork, which has the GIL as well, never finds it taken.
     deserialized: Mutex<Option<Arc<Deserialized>>>,
@@ -39,8 +40,9 @@ struct Deserialized {
 #[pymethods]
 impl Cache {
     /// The cache in what ``persistence`` keeps at ``location``: one of this module's, or any object with the methods of
-    /// ``BasePersistence``. A change waits ``lock_timeout`` seconds for ``lock_path``.
+    /// ``BasePersistence``. A change waits ``lock_timeout`` seconds for ``lock_path``. ``dialect``: which languages share it.
     #[new]
+    #[pyo3(signature = (persistence, location, is_encrypted, lock_path, lock_timeout, dialect=None))]
     fn new(
         py: Python<'_>,
         persistence: &Bound<'_, PyAny>,
@@ -48,7 +50,11 @@ impl Cache {
         is_encrypted: bool,
         lock_path: PathBuf,
         lock_timeout: f64,
+        dialect: Option<&str>,
     ) -> PyResult<Self> {
+        let dialect = dialect.map_or(Ok(Dialect::PYTHON), |text| {
+            text.parse::<Dialect>().map_err(|error| PyValueError::new_err(error.to_string()))
+        })?;
         // The lock file is deleted when it is released: it must be no file that is something else.
         let checked = FilePersistence::builder(&location).lock_path(&lock_path).build();
         let checked = checked.map_err(|error| exception(py, &error))?;
@@ -62,8 +68,8 @@ impl Cache {
         };
         let store = DocumentStore::builder(Locked { inner, lock_path });
         let store = Arc::new(store.lock_timeout(seconds(lock_timeout)).build());
-        let cache = TokenCache::builder(Arc::clone(&store)).build();
-        Ok(Self { store, cache, deserialized: Mutex::default() })
+        let cache = TokenCache::builder(Arc::clone(&store)).dialect(dialect).build();
+        Ok(Self { store, cache, dialect, deserialized: Mutex::default() })
     }
 
     /// The entries of section ``kind`` that answer, as dictionaries, and the generation of the document that they are of,
@@ -108,7 +114,7 @@ impl Cache {
         sweep: bool,
     ) -> PyResult<()> {
         let now = now.map_or_else(|| self.cache.now(), UnixSeconds::new);
-        let mut change = Change::new(now).dialect(Dialect::PYTHON);
+        let mut change = Change::new(now).dialect(self.dialect);
         for (kind, key, json, removed) in entries {
             let kind = section(&kind)?;
             let json = SecretString::from(json);

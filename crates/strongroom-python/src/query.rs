@@ -5,12 +5,13 @@
 //! neither a tenant nor scopes is no request for a token: it asks what there is, to remove it, and gets everything.
 
 use std::cmp::Reverse;
+use std::collections::HashMap;
 
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use strongroom::{
-    AccessToken, Credential, CredentialType, Document, Environments, Partition, RawEntry, Scopes,
-    SecretString, TokenScheme, UnixSeconds,
+    AccessToken, Credential, CredentialKey, CredentialType, Document, Environments, Partition, RawEntry,
+    Scopes, SecretString, TokenScheme, UnixSeconds,
 };
 
 use crate::json::to_dict;
@@ -93,6 +94,7 @@ impl Query {
         };
         found.retain(|entry| self.is_answered_by(entry.credential()));
         found.sort_by_cached_key(|entry| self.rank(entry.credential()));
+        without_twins(&mut found);
         found
             .into_iter()
             .map(|entry| Found { json: entry.expose().into(), credential: entry.credential().clone() })
@@ -275,6 +277,25 @@ impl Found {
         }
         Ok(entry)
     }
+}
+
+/// Of the two entries of one token that Python and Node each find theirs of, the better one stays.
+fn without_twins(found: &mut Vec<RawEntry<'_>>) {
+    if found.len() < 2 {
+        return;
+    }
+    let mut seen: HashMap<CredentialKey, Vec<SecretString>> = HashMap::new();
+    found.retain(|entry| match entry.credential() {
+        Credential::AccessToken(token) if token.is_app_token() => {
+            let secrets = seen.entry(CredentialKey::of_access_token(token)).or_default();
+            let is_new = !secrets.contains(&token.secret);
+            if is_new {
+                secrets.push(token.secret.clone());
+            }
+            is_new
+        }
+        _ => true,
+    });
 }
 
 fn key_id(token: &AccessToken) -> Option<&str> {

@@ -5,6 +5,7 @@
 mod bad_files;
 mod configuration;
 mod demo_and_sts;
+mod dialect;
 mod doctor;
 mod hit;
 mod inspect;

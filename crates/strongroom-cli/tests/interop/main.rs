@@ -12,3 +12,4 @@ mod sealed;
 mod sharing;
 mod sign_out;
 mod support;
+mod twins;

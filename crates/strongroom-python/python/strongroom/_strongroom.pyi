@@ -51,6 +51,7 @@ class Cache:
         is_encrypted: bool,
         lock_path: str,
         lock_timeout: float,
+        dialect: Optional[str] = None,
     ) -> Cache: ...
     def search(
         self, kind: str, target: List[str], query: Optional[Dict[str, Any]], now: int

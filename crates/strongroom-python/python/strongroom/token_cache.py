@@ -62,6 +62,11 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         ``BasePersistence``; its exceptions come out as they are.
     :param lock_location: the lock file, ``<location>.lockfile`` by default.
     :param lock_timeout: how many seconds a change waits for the lock.
+    :param dialect: which languages' programs share the cache, joined with ``+``: ``python``, ``node``, ``java``, ``go``,
+        ``dotnet``. For ``python`` and ``node`` together an application's own tokens are stored twice, as each of them
+        finds them; ``dotnet`` beside both is refused. With ``java`` the lock of MSAL4J's persistence extension is taken
+        too. By default ``python``.
+    :raises ValueError: ``dialect`` names no language, or some that cannot be together.
     """
 
     has_state_changed: bool = False
@@ -72,6 +77,7 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         lock_location: Optional[str] = None,
         *,
         lock_timeout: float = 10.0,
+        dialect: Optional[str] = None,
     ) -> None:
         self._pending = threading.local()
         self._answers: Dict[Any, Tuple[int, int, int, List[Dict[str, Any]]]] = {}
@@ -87,6 +93,7 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
             bool(self.is_encrypted),
             self._lock_location,
             lock_timeout,
+            dialect,
         )
         super().__init__()
         _caches.add(self)

@@ -262,7 +262,7 @@ impl TokenCache {
     }
 
     /// Removes all of an application's own tokens, for whatever tenant, scopes and further parameters they were issued.
-    /// Returns how many that were.
+    /// Returns how many entries that were: a token of which Python and Node each have one counts twice.
     ///
     /// What another program writes back within 90 days is removed again, as far as this library meets it.
     ///

@@ -224,6 +224,7 @@ fn entry(kind: CredentialType) -> impl Strategy<Value = (String, String)> {
                 "\"login.windows.net\"",
                 "\"STS.windows.net\"",
                 "\"other.example\"",
+                "\"other.example:8443\"",
                 "\"\"",
                 "null",
                 "",

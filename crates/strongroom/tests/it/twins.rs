@@ -5,8 +5,9 @@ use std::sync::Arc;
 use proptest::prelude::*;
 use serde_json::Value;
 use strongroom::{
-    AccessToken, Change, Credential, CredentialKey, CredentialType, Dialect, Document, Environments,
-    Expectation, ExtendedKey, SecretString, TokenScheme, UnixSeconds,
+    AccessToken, AccessTokenRequest, Change, Credential, CredentialKey, CredentialType, Dialect, Document,
+    DocumentStore, Environments, Expectation, ExtendedKey, FilePersistence, Lookup, Purge, SecretString,
+    TokenCache, TokenScheme, UnixSeconds, block_on,
 };
 
 use crate::schema_support::*;
@@ -446,6 +447,146 @@ fn a_twin_is_expected_as_its_token_is() {
     assert!(seen(&after).iter().all(|entry| entry.secret == "new"));
     let lost = after.apply(&for_both().put_if(new, Expectation::Unchanged(revision)));
     assert!(matches!(lost, Ok(strongroom::Applied::Lost(_))));
+}
+
+/// A cache in a file that is shared with these languages.
+struct Shared {
+    folder: tempfile::TempDir,
+    cache: TokenCache,
+}
+
+impl Shared {
+    fn with(dialect: Dialect) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = FilePersistence::new(folder.path().join("cache.bin")).expect("a path");
+        let store = DocumentStore::builder(file).lock_timeout(std::time::Duration::from_millis(60)).build();
+        let cache = TokenCache::builder(store).dialect(dialect).build();
+        Self { folder, cache }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.folder.path().join("cache.bin")
+    }
+
+    fn document(&self) -> Document {
+        parse(&std::fs::read_to_string(self.path()).expect("a document"))
+    }
+
+    fn write(&self, document: &Document) {
+        std::fs::write(self.path(), text(document)).expect("writable");
+    }
+
+    fn token(&self, scope: &str) -> AccessToken {
+        let now = self.cache.now();
+        AccessToken {
+            target: scope.into(),
+            secret: scope.into(),
+            cached_at: now,
+            expires_on: now.plus(3600),
+            extended_expires_on: now.plus(7200),
+            refresh_on: None,
+            ..app_token()
+        }
+    }
+
+    fn store(&self, token: AccessToken) -> Result<(), strongroom::Error> {
+        block_on(self.cache.store_access_token(token, &public()))
+    }
+
+    fn finds(&self, scope: &str) -> bool {
+        let request = AccessTokenRequest::for_app("client-id", &public(), "tid", scope.into());
+        matches!(block_on(self.cache.find_access_token(&request)), Ok(Lookup::Hit(_)))
+    }
+
+    fn both_find(&self, scope: &str) -> bool {
+        let document = self.document();
+        node_finds(&document, &public(), "tid", scope).len() == 1
+            && python_finds(&document, HOST, "tid", scope).len() == 1
+    }
+}
+
+#[test]
+fn twins_that_a_peer_erased_are_both_put_back() {
+    let shared = Shared::with(Dialect::PYTHON_AND_NODE);
+    shared.store(shared.token("a")).expect("stored");
+    let before = shared.document();
+    shared.store(shared.token("b")).expect("stored");
+    assert!(shared.finds("b") && shared.both_find("b"));
+    shared.write(&before);
+    assert!(shared.finds("a") && shared.finds("b"));
+    assert!(shared.both_find("a") && shared.both_find("b"), "{}", json(&shared.document()));
+}
+
+#[test]
+fn twins_that_were_removed_stay_removed_whichever_of_them_a_peer_writes_back() {
+    for keep in [|key: &str| key.ends_with('-'), |key: &str| !key.ends_with('-'), |_: &str| true] {
+        let shared = Shared::with(Dialect::PYTHON_AND_NODE);
+        shared.store(shared.token("a")).expect("stored");
+        let resurrected = {
+            let mut document = json(&shared.document());
+            let tokens = document["AccessToken"].as_object_mut().expect("tokens");
+            tokens.retain(|key, _| keep(key));
+            parse(&document.to_string())
+        };
+        let removed = block_on(shared.cache.remove_tokens_for_client("client-id", &public()));
+        assert_eq!(removed.expect("removed"), 2, "both entries of the token");
+        assert!(!shared.finds("a") && seen(&shared.document()).is_empty());
+        shared.write(&resurrected);
+        assert!(!shared.finds("a"));
+        assert!(seen(&shared.document()).is_empty(), "{}", json(&shared.document()));
+    }
+}
+
+#[test]
+fn a_purge_takes_both_twins() {
+    for purge in [Purge::Client("client-id".into()), Purge::All] {
+        let shared = Shared::with(Dialect::PYTHON_AND_NODE);
+        shared.store(shared.token("a")).expect("stored");
+        block_on(shared.cache.purge(&purge)).expect("purged");
+        assert!(seen(&shared.document()).is_empty());
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+#[ignore = "runs in another process, started by a test"]
+fn helper_process_that_locks_as_java() {
+    let Some(path) = std::env::var_os("STRONGROOM_TEST_PATH") else { return };
+    let file = std::fs::File::create(path).expect("writable");
+    rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .expect("nobody has it");
+    println!("ready");
+    let _ = std::io::Read::read_to_end(&mut std::io::stdin(), &mut Vec::new());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn who_shares_a_cache_with_java_waits_for_javas_lock_at_every_change_and_nobody_else_does() {
+    use crate::support::{Process, another_process};
+
+    for dialect in Dialect::ALL {
+        let shared = Shared::with(dialect);
+        shared.store(shared.token("a")).expect("stored");
+        let path = shared.folder.path().join(".lockfile");
+        assert!(!path.exists());
+        let mut command = another_process("twins::helper_process_that_locks_as_java");
+        let mut java = Process::start(command.env("STRONGROOM_TEST_PATH", &path));
+        java.wait_for("ready");
+        let stored = shared.store(shared.token("b"));
+        let removed = block_on(shared.cache.remove_tokens_for_client("client-id", &public()));
+        if dialect.as_str().contains("java") {
+            for error in [stored.expect_err("locked"), removed.expect_err("locked")] {
+                assert_eq!(error.code(), "locked", "{dialect}");
+                assert!(error.to_string().contains("/.lockfile "), "{error}");
+            }
+            java.finish();
+            shared.store(shared.token("b")).expect("stored");
+            assert!(!path.exists(), "Java waits for six seconds where the file is left");
+        } else {
+            assert!(stored.is_ok() && removed.is_ok(), "{dialect}");
+            assert!(path.exists(), "it is none of our business");
+        }
+    }
 }
 
 /// One step of a program's life beside Python and Node.

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use super::super::PersistenceError;
 use super::super::access::FileId;
-use super::lockfile::{Attempt, create_or_open, poll};
+use super::lockfile::{Attempt, Opened, create_or_open, poll};
 use super::{Content, Locked, age, printable};
 use crate::platform::range_lock;
 use crate::time::Deadline;
@@ -53,7 +53,7 @@ pub(super) async fn acquire(
 }
 
 fn attempt(path: &Path, mode: u32) -> io::Result<Result<Attempt, PersistenceError>> {
-    let (file, found, created) = match create_or_open(path, mode)? {
+    let Opened { file, found, created } = match create_or_open(path, mode)? {
         Ok(Some(opened)) => opened,
         Ok(None) => return Ok(Ok(Attempt::Changed)),
         Err(refused) => return Ok(Err(refused)),

@@ -113,7 +113,7 @@ pub(super) enum Attempt {
 type Sighting = Option<(FileId, Instant)>;
 
 fn attempt(path: &Path, mode: u32, sighting: &mut Sighting) -> io::Result<Result<Attempt, PersistenceError>> {
-    let (file, found, created) = match create_or_open(path, mode)? {
+    let Opened { file, found, created } = match create_or_open(path, mode)? {
         Ok(Some(opened)) => opened,
         Ok(None) => return Ok(Ok(Attempt::Changed)),
         Err(refused) => return Ok(Err(refused)),
@@ -165,16 +165,21 @@ fn attempt(path: &Path, mode: u32, sighting: &mut Sighting) -> io::Result<Result
     }))
 }
 
-/// The lock file at `path`, and whether it was made here. `None`: somebody deleted it while we looked.
-pub(super) fn create_or_open(
-    path: &Path,
-    mode: u32,
-) -> io::Result<Result<Option<(OwnFile, Metadata, bool)>, PersistenceError>> {
+/// A lock file that was opened.
+pub(super) struct Opened {
+    pub(super) file: OwnFile,
+    pub(super) found: Metadata,
+    /// Whether it was made here.
+    pub(super) created: bool,
+}
+
+/// The lock file at `path`, which is made if there is none. `None`: somebody deleted it while we looked.
+pub(super) fn create_or_open(path: &Path, mode: u32) -> io::Result<Result<Option<Opened>, PersistenceError>> {
     match access::create_new(path, mode) {
         Ok(file) => {
             let file = OwnFile::new(file);
             let found = file.metadata()?;
-            Ok(Ok(Some((file, found, true))))
+            Ok(Ok(Some(Opened { file, found, created: true })))
         }
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
             // Linux answers like this, too, where the file belongs to somebody else in a sticky directory.
@@ -187,7 +192,7 @@ pub(super) fn create_or_open(
             }
         }
         Err(_) => match open_existing(path, mode) {
-            Ok(opened) => Ok(opened.map(|(file, found)| Some((file, found, false)))),
+            Ok(opened) => Ok(opened.map(|(file, found)| Some(Opened { file, found, created: false }))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Ok(None)),
             Err(error) => Err(error),
         },

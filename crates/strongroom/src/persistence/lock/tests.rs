@@ -104,13 +104,25 @@ fn helper_process_that_locks() {
             file.try_lock().unwrap();
             ready_and_wait();
         }
+        "java" => {
+            let path = document.with_file_name(".lockfile");
+            let mut file = File::options().create(true).truncate(false).write(true).open(&path).unwrap();
+            let locked = rustix::fs::fcntl_lock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive);
+            if argument == "in vain" {
+                assert!(locked.is_err(), "it is not locked for Java");
+            } else {
+                locked.unwrap();
+                file.write_all(argument.replace("PID", &std::process::id().to_string()).as_bytes()).unwrap();
+            }
+            ready_and_wait();
+        }
         "strongroom" => {
             let lock = block_on(DocumentLock::acquire(&paths, LONG)).unwrap();
             ready_and_wait();
             drop(lock);
         }
         "fork" => {
-            let mut lock = Some(block_on(DocumentLock::acquire(&paths, LONG)).unwrap());
+            let mut lock = Some(block_on(DocumentLock::acquire(&paths.with_java(), LONG)).unwrap());
             let has_none = crate::platform::fork::in_child(|| {
                 let lock = lock.take().unwrap();
                 let inherited = lock.still_held();
@@ -307,6 +319,7 @@ fn a_lock_that_a_forked_child_drops_stays_its_parents() {
     assert_eq!(place.acquire(SHORT).unwrap_err().code(), "locked");
     let peers = LockPaths { ours: None, ..place.paths.clone() };
     assert_eq!(block_on(DocumentLock::acquire(&peers, SHORT)).unwrap_err().code(), "locked");
+    place.other("java", "in vain").finish();
     parent.finish();
     assert!(place.time_to_acquire() < SOON);
 }
@@ -683,4 +696,100 @@ fn tasks_of_one_process_queue_in_the_process() {
     for future in &mut waiting {
         assert!(future.as_mut().poll(&mut context).is_ready());
     }
+}
+
+/// As [`Place`], beside programs in Java.
+struct JavaPlace(Place);
+
+impl JavaPlace {
+    fn new() -> Self {
+        let mut place = Place::new();
+        place.paths = place.paths.with_java();
+        Self(place)
+    }
+
+    fn lockfile(&self) -> PathBuf {
+        self.0.document.with_file_name(".lockfile")
+    }
+}
+
+#[test]
+fn javas_lock_is_signed_with_the_host_keeps_java_out_and_is_deleted() {
+    let place = JavaPlace::new();
+    let lock = place.0.acquire(Duration::ZERO).unwrap();
+    assert_eq!(mode_of(&place.lockfile()), 0o600);
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    assert_eq!(std::fs::read_to_string(place.lockfile()).unwrap(), format!("{} {host}", std::process::id()));
+    place.0.other("java", "in vain").finish();
+    assert!(lock.still_held());
+    drop(lock);
+    assert_eq!(names_in(place.0.directory.path()), ["cache.bin.lock"]);
+    // Nobody who does not share the document with Java takes it.
+    let _held = place.0.other("java", "PID host");
+    block_on(DocumentLock::acquire(&Place::new().paths, Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn a_program_in_java_keeps_us_out_until_it_leaves_or_dies() {
+    for is_killed in [false, true] {
+        let place = JavaPlace::new();
+        let mut other = place.0.other("java", "PID some-host");
+        for timeout in [Duration::ZERO, SHORT] {
+            let error = place.0.acquire(timeout).unwrap_err();
+            assert_eq!(error.code(), "locked");
+            let text = error.to_string();
+            assert!(text.contains(&format!("held by process {} (some-host)", other.id())), "{text}");
+            assert!(text.contains("/.lockfile "), "{text}");
+        }
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| place.0.time_to_acquire());
+            if is_killed {
+                other.kill();
+            } else {
+                other.finish();
+            }
+            assert!(waiter.join().unwrap() < SOON);
+        });
+        assert!(!place.lockfile().exists(), "what is left behind keeps Java waiting for six seconds");
+    }
+}
+
+#[test]
+fn javas_lock_file_that_java_deletes_when_it_leaves_is_no_longer_held() {
+    let place = JavaPlace::new();
+    let lock = place.0.acquire(LONG).unwrap();
+    std::fs::remove_file(place.lockfile()).unwrap();
+    assert!(!lock.still_held());
+    // Another program's by now: it is left alone.
+    std::fs::write(place.lockfile(), "another").unwrap();
+    assert!(!lock.still_held());
+    drop(lock);
+    assert_eq!(std::fs::read(place.lockfile()).unwrap(), b"another");
+    let lock = place.0.acquire(Duration::ZERO).unwrap();
+    assert!(lock.still_held());
+}
+
+#[test]
+fn two_documents_of_one_directory_have_one_lock_of_javas_and_neither_ends_the_others() {
+    let place = JavaPlace::new();
+    let other = LockPaths::of(&FilePersistence::new(place.0.directory.path().join("other.bin")).unwrap());
+    let lock = place.0.acquire(LONG).unwrap();
+    for _ in 0..2 {
+        let error = block_on(DocumentLock::acquire(&other.with_java(), SHORT)).unwrap_err();
+        assert_eq!(error.code(), "locked");
+        // Of a lock that belongs to the process this would be the end.
+        drop(File::open(place.lockfile()).unwrap());
+        place.0.other("java", "in vain").finish();
+    }
+    drop(lock);
+    block_on(DocumentLock::acquire(&other.with_java(), Duration::ZERO)).unwrap();
+}
+
+#[test]
+fn what_no_peer_reads_has_no_lock_of_javas() {
+    let ours = LockPaths::ours(Some("/c/cache.bin.lock".into()), 0o600);
+    assert_eq!(ours.with_java(), ours);
+    assert_eq!(LockPaths::of(&MemoryPersistence::new()).with_java().java, None);
+    let elsewhere = FilePersistence::builder("/c/cache.bin").lock_path("/run/peers").build().unwrap();
+    assert_eq!(LockPaths::of(&elsewhere).with_java().java.as_deref(), Some(Path::new("/c/.lockfile")));
 }
