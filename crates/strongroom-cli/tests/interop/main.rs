@@ -1,10 +1,14 @@
-//! One cache file, ours on one side and the real MSAL of another language on the other: `msal` and `msal-extensions` from
-//! PyPI, `@azure/msal-node` and `@azure/msal-node-extensions` from npm.
+//! One cache file, ours on one side and the real MSAL of another language on the other: Python, Node, Go and Java, each
+//! with the extensions that persist its cache.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, clippy::print_stderr, unreachable_pub)]
 
 mod certificates;
 mod contention;
+mod front;
+mod matrix;
 mod other_tools;
+mod page;
+mod peers;
 mod sealed;
 mod sharing;
 mod sign_out;

@@ -9,6 +9,10 @@ use std::process::{Child, ChildStdout, Command, Stdio};
 use serde_json::Value;
 use strongroom_sts::RunningSts;
 
+use crate::peers::Peer;
+
+const RESERVED_SCOPES: [&str; 3] = ["openid", "profile", "offline_access"];
+
 /// A provider, a cache file, and another language's real libraries.
 pub struct World {
     folder: tempfile::TempDir,
@@ -18,25 +22,20 @@ pub struct World {
 }
 
 impl World {
-    /// `None`, and noted as skipped, where there is no Python with the libraries.
+    /// With Python.
     pub fn new(test: &str) -> Option<Self> {
-        Self::beside(test, "STRONGROOM_TEST_PYTHON", "names no Python with msal and msal-extensions")
+        Self::with(Peer::Python, test)
     }
 
-    /// `None`, and noted as skipped, where there is no Node with the libraries.
-    pub fn with_node(test: &str) -> Option<Self> {
-        let nothing = "names no folder with @azure/msal-node and @azure/msal-node-extensions";
-        Self::beside(test, "STRONGROOM_TEST_NODE", nothing)
-    }
-
-    fn beside(test: &str, variable: &str, nothing: &str) -> Option<Self> {
-        let Some(peer) = std::env::var_os(variable) else {
-            skip(test, &format!("{variable} {nothing}"));
+    /// `None`, and noted as skipped, where this language's libraries are not.
+    pub fn with(peer: Peer, test: &str) -> Option<Self> {
+        let Some(path) = peer.path() else {
+            skip(test, &peer.nothing());
             return None;
         };
         let folder = tempfile::tempdir().unwrap();
         let sts = strongroom_sts::spawn(strongroom_sts::Config::new(folder.path().join("sts"))).unwrap();
-        Some(Self { folder, sts, peer: peer.into() })
+        Some(Self { folder, sts, peer: path })
     }
 
     pub fn folder(&self) -> &Path {
@@ -58,7 +57,9 @@ impl World {
     pub fn targets(&self) -> BTreeSet<String> {
         let document = self.document();
         let tokens = document["AccessToken"].as_object().unwrap();
-        tokens.values().map(|entry| entry["target"].as_str().unwrap().to_owned()).collect()
+        // Java asks for the reserved scopes too, and stores what it asked for.
+        let scopes = tokens.values().flat_map(|entry| entry["target"].as_str().unwrap().split(' '));
+        scopes.filter(|scope| !RESERVED_SCOPES.contains(scope)).map(str::to_owned).collect()
     }
 
     pub fn python(&self, script: &str) -> Command {
@@ -113,7 +114,7 @@ impl World {
     }
 }
 
-fn script_path(script: &str) -> PathBuf {
+pub fn script_path(script: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script)
 }
 
@@ -127,6 +128,11 @@ pub fn skip(test: &str, reason: &str) {
 
 /// Runs a program to its successful end; its output is a JSON object a line.
 pub fn lines_of(command: &mut Command) -> Vec<Value> {
+    output_of(command).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Runs a program to its successful end.
+pub fn output_of(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(
         output.status.success(),
@@ -135,8 +141,7 @@ pub fn lines_of(command: &mut Command) -> Vec<Value> {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    let text = String::from_utf8(output.stdout).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    String::from_utf8(output.stdout).unwrap()
 }
 
 /// A running program that is killed when dropped.
