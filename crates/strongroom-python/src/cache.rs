@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pyo3::exceptions::{PyKeyError, PyValueError};
 use pyo3::prelude::*;
@@ -18,6 +19,7 @@ use crate::lock::seconds;
 use crate::locked::Locked;
 use crate::persistence::{NativePersistence, text};
 use crate::query::{Found, Query};
+use crate::serialized::SerializedPersistence;
 use crate::wait::wait_for;
 
 /// A cache in one document.
@@ -52,7 +54,7 @@ impl Cache {
         // The lock file is deleted when it is released: it must be no file that is something else.
         let checked = FilePersistence::builder(&location).lock_path(&lock_path).build();
         let checked = checked.map_err(|error| exception(py, &error))?;
-        let lock_path = checked.lock_path().unwrap_or(lock_path);
+        let lock_path = checked.lock_path().or(Some(lock_path));
         let inner: Arc<dyn Persistence> = match persistence.cast::<NativePersistence>() {
             Ok(native) => native.get().inner(),
             Err(_) => {
@@ -60,10 +62,14 @@ impl Cache {
                 Arc::new(ForeignPersistence::new(persistence.clone().unbind(), location, is_encrypted))
             }
         };
-        let store = DocumentStore::builder(Locked { inner, lock_path });
-        let store = Arc::new(store.lock_timeout(seconds(lock_timeout)).build());
-        let cache = TokenCache::builder(Arc::clone(&store)).build();
-        Ok(Self { store, cache, deserialized: Mutex::default() })
+        Ok(Self::of(Locked { inner, lock_path }, seconds(lock_timeout)))
+    }
+
+    /// The cache in what ``cache`` keeps, an object with the methods ``serialize`` and ``deserialize``.
+    #[staticmethod]
+    fn serialized(cache: &Bound<'_, PyAny>) -> Self {
+        let inner = Arc::new(SerializedPersistence::new(cache.clone().unbind()));
+        Self::of(Locked { inner, lock_path: None }, Duration::ZERO)
     }
 
     /// The entries of section ``kind`` that answer, as dictionaries, and the generation of the document that they are of,
@@ -182,6 +188,24 @@ impl Cache {
 }
 
 impl Cache {
+    fn of(persistence: Locked, lock_timeout: Duration) -> Self {
+        let store = Arc::new(DocumentStore::builder(persistence).lock_timeout(lock_timeout).build());
+        let cache = TokenCache::builder(Arc::clone(&store)).build();
+        Self { store, cache, deserialized: Mutex::default() }
+    }
+
+    /// What an application of ours looks into: the same memory, the same flights.
+    pub(crate) fn token_cache(&self) -> &TokenCache {
+        &self.cache
+    }
+
+    /// The entries that answer, of the document as it is kept.
+    pub(crate) async fn entries(&self, query: &Query) -> Result<Vec<Found>, Error> {
+        let read = || self.store.read(|document| query.find(document));
+        let (generation, found) = read().await?;
+        Ok(if self.cache.settle(generation).await { read().await?.1 } else { found })
+    }
+
     fn find(&self, py: Python<'_>, query: &Query) -> PyResult<(Vec<Found>, Option<u64>)> {
         let deserialized = self.deserialized().clone();
         let read = || {

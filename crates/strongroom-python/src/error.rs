@@ -27,7 +27,7 @@ pub(crate) fn carried(raised: PyErr) -> Error {
         .with_source(raised)
 }
 
-fn source<E: StdError + 'static>(error: &Error) -> Option<&E> {
+pub(crate) fn source<E: StdError + 'static>(error: &Error) -> Option<&E> {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);
     while let Some(one) = next {
         if let Some(found) = one.downcast_ref() {
@@ -38,13 +38,15 @@ fn source<E: StdError + 'static>(error: &Error) -> Option<&E> {
     None
 }
 
-fn kind(kind: ErrorKind) -> &'static str {
+pub(crate) fn kind(kind: ErrorKind) -> &'static str {
     match kind {
         ErrorKind::Configuration => "configuration",
         ErrorKind::Locked => "locked",
         ErrorKind::Contended => "contended",
         ErrorKind::Unusable => "unusable",
         ErrorKind::Storage => "storage",
+        ErrorKind::Network => "network",
+        ErrorKind::IdentityProvider => "identity_provider",
         _ => "internal",
     }
 }

@@ -121,7 +121,7 @@ fn is_not_found(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
 }
 
 /// Calls Python, which may have ended while a thread was here.
-fn attached<T>(call: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T, Error> {
+pub(crate) fn attached<T>(call: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T, Error> {
     let ended = || Err(Error::new(ErrorKind::Internal, "python_has_ended", "Python has ended"));
     Python::try_attach(call).map_or_else(ended, |result| result.map_err(carried))
 }

@@ -4,6 +4,7 @@
 //! used, are Python's. Everything that waits does so without the GIL, and no Rust lock is waited for while it is held.
 
 mod cache;
+mod client;
 mod error;
 mod foreign;
 mod interpreter;
@@ -13,6 +14,7 @@ mod locked;
 mod log;
 mod persistence;
 mod query;
+mod serialized;
 mod wait;
 
 /// The native half of the package.
@@ -23,6 +25,8 @@ mod _strongroom {
     const version: &str = env!("CARGO_PKG_VERSION");
     #[pymodule_export]
     use super::cache::Cache;
+    #[pymodule_export]
+    use super::client::{Application, BlockingApplication, Credential, Pending, Transport};
     #[pymodule_export]
     use super::lock::Lock;
     #[pymodule_export]

@@ -11,12 +11,13 @@ use strongroom::{
 #[derive(Debug)]
 pub(crate) struct Locked {
     pub(crate) inner: Arc<dyn Persistence>,
-    pub(crate) lock_path: PathBuf,
+    /// `None` for what no other program knows.
+    pub(crate) lock_path: Option<PathBuf>,
 }
 
 impl Persistence for Locked {
     fn lock_path(&self) -> Option<PathBuf> {
-        Some(self.lock_path.clone())
+        self.lock_path.clone()
     }
 
     fn load(&self) -> BoxFuture<'_, Result<Loaded, Error>> {

@@ -72,6 +72,47 @@ impl Query {
         Ok(asked)
     }
 
+    /// The access tokens of a user for `scopes` at this application.
+    pub(crate) fn for_user(
+        client_id: &str,
+        environment: &str,
+        realm: &str,
+        home_account_id: &str,
+        scopes: Scopes,
+        now: UnixSeconds,
+    ) -> Self {
+        Self {
+            kind: CredentialType::AccessToken,
+            scopes,
+            now,
+            environment: Some(environment.to_owned()),
+            home_account_id: Some(home_account_id.to_owned()),
+            client_id: Some(client_id.to_owned()),
+            realm: Some(realm.to_owned()),
+            family_id: None,
+            key_id: None,
+            ext_cache_key: None,
+            rest: Vec::new(),
+        }
+    }
+
+    /// All accounts at a host.
+    pub(crate) fn accounts_at(environment: &str) -> Self {
+        Self {
+            kind: CredentialType::Account,
+            scopes: Scopes::default(),
+            now: UnixSeconds::default(),
+            environment: Some(environment.to_owned()),
+            home_account_id: None,
+            client_id: None,
+            realm: None,
+            family_id: None,
+            key_id: None,
+            ext_cache_key: None,
+            rest: Vec::new(),
+        }
+    }
+
     fn field(&mut self, name: &str) -> Option<&mut Option<String>> {
         Some(match name {
             "environment" => &mut self.environment,
@@ -230,6 +271,14 @@ impl Query {
 }
 
 impl Found {
+    /// The access token that this is, if it is one.
+    pub(crate) fn access_token(&self) -> Option<&AccessToken> {
+        match &self.credential {
+            Credential::AccessToken(token) => Some(token),
+            _ => None,
+        }
+    }
+
     /// The entry as MSAL Python would have written it, whoever did: with what it relies upon, and nothing that it cannot
     /// read.
     pub(crate) fn to_dict<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {

@@ -22,6 +22,26 @@ where
     F: Future + Send,
     F::Output: Send,
 {
+    Ok(drive(py, future, None)?.expect("there is no deadline"))
+}
+
+/// The same, but no longer than this.
+///
+/// # Errors
+/// As [`wait_for`].
+pub(crate) fn wait_at_most<F>(py: Python<'_>, patience: Duration, future: F) -> PyResult<Option<F::Output>>
+where
+    F: Future + Send,
+    F::Output: Send,
+{
+    drive(py, future, Some(Instant::now() + patience))
+}
+
+fn drive<F>(py: Python<'_>, future: F, until: Option<Instant>) -> PyResult<Option<F::Output>>
+where
+    F: Future + Send,
+    F::Output: Send,
+{
     py.detach(|| {
         let mut future = pin!(future);
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
@@ -29,9 +49,13 @@ where
         let mut looked = Instant::now();
         loop {
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
-                return Ok(output);
+                return Ok(Some(output));
             }
-            thread::park_timeout(ATTENTION);
+            let left = until.map_or(ATTENTION, |until| until.saturating_duration_since(Instant::now()));
+            if left.is_zero() {
+                return Ok(None);
+            }
+            thread::park_timeout(left.min(ATTENTION));
             if looked.elapsed() >= ATTENTION {
                 // Does nothing in threads other than the main one: there signals are not handled. When Python ends
                 // nobody is there to be told.

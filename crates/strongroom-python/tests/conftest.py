@@ -62,30 +62,60 @@ class Sts:
 
     def requests(self) -> int:
         """How many token requests there were since the last `reset`."""
-        stats = self._ask("GET", "stats")
-        return int(stats["token"])
+        return int(self.stats()["token"])
+
+    def stats(self) -> Dict[str, Any]:
+        return self._ask("GET", "stats")
 
     def reset(self) -> None:
+        """Nothing is counted, nothing goes wrong, and tokens live as long as usual."""
+        self._ask("DELETE", "faults")
+        self._ask("PUT", "lifetimes", {})
         self._ask("POST", "reset")
 
-    def application(self, cache: Any, **kwargs: Any) -> Any:
-        import msal
+    def fail(self, **fault: Any) -> None:
+        """The next requests for tokens go wrong."""
+        self._ask("PUT", "faults", {"path": "token", **fault})
 
-        kwargs.setdefault("http_client", None)
-        return msal.ConfidentialClientApplication(
-            self.client_id,
+    def mend(self) -> None:
+        """Nothing goes wrong any more, and what was held is answered."""
+        self._ask("DELETE", "faults")
+
+    def issue(self, **lifetimes: int) -> None:
+        self._ask("PUT", "lifetimes", lifetimes)
+
+    def wait_until_held(self, requests: int = 1) -> None:
+        """Until so many requests wait for `mend`."""
+        deadline = time.monotonic() + 60
+        while self.stats()["held"] < requests:
+            assert time.monotonic() < deadline, "nobody asks for a token"
+            time.sleep(0.01)
+
+    def client(self, cache: Any = None, module: Any = None, **kwargs: Any) -> Any:
+        """An application of ours."""
+        import strongroom
+
+        options = dict(
             client_credential=self.client_secret,
             authority=self.authority,
             instance_discovery=False,
             verify=self.ca_file,
             token_cache=cache,
-            **kwargs,
         )
+        options.update(kwargs)
+        return (module or strongroom).ConfidentialClientApplication(self.client_id, **options)
 
-    def _ask(self, method: str, what: str) -> Dict[str, Any]:
+    def application(self, cache: Any, **kwargs: Any) -> Any:
+        """An application of the real msal."""
+        import msal
+
+        return self.client(cache, msal, **kwargs)
+
+    def _ask(self, method: str, what: str, body: Any = None) -> Dict[str, Any]:
         import ssl
 
-        request = urllib.request.Request(f"{self._control}/{what}", method=method)
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self._control}/{what}", method=method, data=data)
         trust = ssl.create_default_context(cafile=self.ca_file)
         with urllib.request.urlopen(request, context=trust if self._control.startswith("https") else None) as answer:
             body = answer.read()
@@ -94,7 +124,6 @@ class Sts:
 
 @pytest.fixture(scope="session")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sts]:
-    pytest.importorskip("msal")
     if not COMMAND:
         pytest.skip("the command strongroom was not built, whose identity provider is needed")
     state = tmp_path_factory.mktemp("sts")
@@ -108,9 +137,18 @@ def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sts]:
 
 
 @pytest.fixture()
-def sts(provider: Sts, monkeypatch: pytest.MonkeyPatch) -> Sts:
+def idp(provider: Sts) -> Iterator[Sts]:
+    """The identity provider, for clients of ours."""
     provider.reset()
-    return provider
+    yield provider
+    provider.mend()
+
+
+@pytest.fixture()
+def sts(idp: Sts) -> Sts:
+    """The same, for clients of the real msal."""
+    pytest.importorskip("msal")
+    return idp
 
 
 @pytest.fixture()

@@ -65,3 +65,35 @@ def use(location: str) -> str:
     except (LockError, persistence.PersistenceError) as error:
         print(error)
     return cache.protection + strongroom.__version__
+
+
+def sign_in(location: str, key: str) -> Optional[str]:
+    with strongroom.ConfidentialClientApplication(
+        "client",
+        {"private_key": key, "thumbprint": "00"},
+        authority="https://login.microsoftonline.com/tenant",
+        token_cache=strongroom.FilePersistence(location),
+        timeout=(1, 2.5),
+        known_authorities=["host"],
+        renewal="inline",
+    ) as app:
+        for account in app.get_accounts(username="ann"):
+            silent: Optional[Dict[str, Any]] = app.acquire_token_silent(["s"], account)
+            app.remove_account(account)
+            print(silent)
+        try:
+            result: Dict[str, Any] = app.acquire_token_for_client(["s"], claims_challenge=None, fmi_path="a/b")
+        except strongroom.MsalServiceError as error:
+            return error.remedy
+        app.remove_tokens_for_client()
+    return str(result.get("access_token"))
+
+
+async def sign_in_at_once(cache: strongroom.PersistedTokenCache) -> str:
+    async with strongroom.aio.ConfidentialClientApplication(
+        "client", "secret", "https://login.microsoftonline.com/tenant", token_cache=cache
+    ) as app:
+        found: Optional[Dict[str, Any]] = await app.acquire_token_silent_with_error(["s"], None)
+        result = found or await app.acquire_token_for_client(["s"])
+        await app.close()
+    return str(result["token_source"])

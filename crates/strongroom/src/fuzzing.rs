@@ -1,6 +1,6 @@
 //! The way in for the fuzz targets of `fuzz/`: what the flows read from the network. No part of the API.
 
-use crate::oauth::{self, ClientCredential, HttpResponse};
+use crate::oauth::{self, HttpResponse, Proof};
 use crate::{Error, SecretString, UnixSeconds};
 
 /// What a flow takes from the answer of a token endpoint.
@@ -23,8 +23,8 @@ pub struct TokenResponse {
 /// # Errors
 /// It is no token response.
 pub fn read_token_response(response: HttpResponse, client_secret: &str) -> Result<TokenResponse, Error> {
-    let credential = ClientCredential::from_secret(client_secret);
-    let response = oauth::TokenResponse::read(response, &credential, UnixSeconds::new(1_800_000_000))?;
+    let proof = Proof::Secret(client_secret.into());
+    let response = oauth::TokenResponse::read(response, &proof, UnixSeconds::new(1_800_000_000))?;
     Ok(TokenResponse {
         access_token: response.access_token,
         token_type: response.token_type,

@@ -60,8 +60,8 @@ pub use self::client::{
 pub use self::error::{Error, ErrorKind};
 #[cfg(feature = "client")]
 pub use self::oauth::{
-    ClientCredential, HttpMethod, HttpRequest, HttpResponse, HttpTransport, ServiceError, ServiceErrorClass,
-    Transport, TransportError,
+    AssertionContext, ClientCertificate, ClientCredential, HttpMethod, HttpRequest, HttpResponse,
+    HttpTransport, ServiceError, ServiceErrorClass, Transport, TransportError,
 };
 #[cfg(windows)]
 pub use self::persistence::FilePersistenceWithDataProtection;

@@ -1,10 +1,15 @@
-"""A persisted, encrypted token cache for MSAL Python, in place of ``msal_extensions``.
+"""A persisted, encrypted token cache for MSAL Python, in place of ``msal_extensions``, and a client that needs no ``msal``.
 
 Change ``import msal_extensions`` to ``import strongroom as msal_extensions``, and nothing else::
 
     persistence = msal_extensions.build_encrypted_persistence("token_cache.bin")
     cache = msal_extensions.PersistedTokenCache(persistence)
     app = msal.ConfidentialClientApplication(..., token_cache=cache)
+
+Or without ``msal``, with the same arguments and results::
+
+    app = strongroom.ConfidentialClientApplication(..., token_cache=persistence)
+    result = app.acquire_token_for_client(["https://graph.microsoft.com/.default"])
 
 All names of ``msal_extensions`` 1.3.1 are here and in the modules ``persistence``, ``token_cache``, ``cache_lock`` and so on.
 Log records go to the logger ``strongroom``.
@@ -34,30 +39,40 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from . import cache_lock as cache_lock, token_cache as token_cache
+    from . import aio as aio, cache_lock as cache_lock, token_cache as token_cache
     from .cache_lock import CrossPlatLock as CrossPlatLock, LockError as LockError
+    from .client import ConfidentialClientApplication as ConfidentialClientApplication
+    from .exceptions import MsalError as MsalError, MsalServiceError as MsalServiceError
     from .token_cache import PersistedTokenCache as PersistedTokenCache
 
 __all__ = [
+    "ConfidentialClientApplication",
     "CrossPlatLock",
     "FilePersistence",
     "FilePersistenceWithDataProtection",
     "KeychainPersistence",
     "LibsecretPersistence",
     "LockError",
+    "MsalError",
+    "MsalServiceError",
     "PersistedTokenCache",
     "SealedFilePersistence",
+    "aio",
     "build_encrypted_persistence",
     "cache_lock",
     "persistence",
     "token_cache",
 ]
 
-# What imports msal or portalocker, where they are installed: only who uses it waits for that.
+# What imports msal, portalocker or asyncio, where they are installed, and the client: only who uses it waits for that.
 _LAZY = {
+    "ConfidentialClientApplication": "client",
     "CrossPlatLock": "cache_lock",
     "LockError": "cache_lock",
+    "MsalError": "exceptions",
+    "MsalServiceError": "exceptions",
     "PersistedTokenCache": "token_cache",
+    "aio": None,
     "cache_lock": None,
     "token_cache": None,
 }

@@ -1,4 +1,4 @@
-"""Errors of the native half, as the exceptions that users of ``msal_extensions`` know."""
+"""Errors of the native half, as the exceptions that users of ``msal_extensions`` and of ``msal`` know."""
 
 from __future__ import annotations
 
@@ -52,6 +52,42 @@ def exception(
     error.code = code  # type: ignore[attr-defined]
     error.remedy = remedy  # type: ignore[attr-defined]
     return error
+
+
+def of_client(
+    kind: str,
+    code: str,
+    message: str,
+    remedy: Optional[str],
+    status: Optional[int],
+    in_discovery: bool,
+    retry_after: Optional[int],
+) -> Exception:
+    """The exception for what is no dictionary: the provider failed, was not to be reached, or is not what answered."""
+    text = f"{message}; {remedy}" if remedy else message
+    error = _of_client(kind, code, text, status, in_discovery)
+    error.code = code  # type: ignore[attr-defined]
+    error.remedy = remedy  # type: ignore[attr-defined]
+    error.retry_after = retry_after  # type: ignore[attr-defined]
+    return error
+
+
+def _of_client(
+    kind: str, code: str, text: str, status: Optional[int], in_discovery: bool
+) -> Exception:
+    from .exceptions import service_error
+
+    if status is not None and status >= 500:
+        return service_error(f"HTTP Error: {status}", code, text)
+    if in_discovery:
+        return ValueError(f"Unable to get authority configuration: {text}")
+    if status is not None or code in ("unexpected_answer", "invalid_claims"):
+        return json.JSONDecodeError(text, "", 0)
+    if kind == "configuration":
+        return ValueError(text)
+    if kind == "identity_provider":
+        return service_error(text, code, text)
+    return TimeoutError(text) if code == "timed_out" else ConnectionError(text)
 
 
 def is_not_found(error: BaseException) -> bool:

@@ -1,6 +1,6 @@
 # The native half of the package. It has no public names.
 
-from typing import Any, Dict, List, Mapping, Optional, Tuple, final
+from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple, Union, final
 
 version: str
 
@@ -52,6 +52,8 @@ class Cache:
         lock_path: str,
         lock_timeout: float,
     ) -> Cache: ...
+    @staticmethod
+    def serialized(cache: object) -> Cache: ...
     def search(
         self, kind: str, target: List[str], query: Optional[Dict[str, Any]], now: int
     ) -> Tuple[List[Dict[str, Any]], Optional[int]]: ...
@@ -65,3 +67,82 @@ class Cache:
     def deserialize(self, text: str) -> None: ...
     @property
     def protection(self) -> str: ...
+
+@final
+class Credential:
+    @staticmethod
+    def secret(secret: str) -> Credential: ...
+    @staticmethod
+    def pem(
+        private_key: str,
+        passphrase: Optional[str],
+        thumbprint: Optional[str],
+        public_certificate: Optional[str],
+    ) -> Credential: ...
+    @staticmethod
+    def pfx(
+        path: str, passphrase: Optional[str], send_chain: bool, public_certificate: Optional[str]
+    ) -> Credential: ...
+    @staticmethod
+    def assertion(assertion: Union[str, bytes]) -> Credential: ...
+    @staticmethod
+    def provider(function: Callable[[Dict[str, str]], Union[str, bytes]]) -> Credential: ...
+
+@final
+class Transport:
+    @staticmethod
+    def http(ca_file: Optional[str], proxy: Optional[str]) -> Transport: ...
+    @staticmethod
+    def foreign(http_client: object) -> Transport: ...
+
+@final
+class Pending:
+    def wait(self) -> Any: ...
+    def poll(self, wake: Callable[[], object]) -> Optional[Tuple[Any]]: ...
+    def cancel(self) -> None: ...
+
+class Application:
+    def _set_up(
+        self,
+        *,
+        client_id: str,
+        authority: str,
+        credential: Credential,
+        cache: Optional[Cache],
+        transport: Optional[Transport],
+        timeout: Optional[float],
+        app_name: Optional[str],
+        app_version: Optional[str],
+        client_capabilities: List[str],
+        client_claims: Optional[str],
+        azure_region: Optional[str],
+        instance_discovery: bool,
+        known_authorities: List[str],
+        renewal: str,
+        extended_lifetime: Optional[float],
+    ) -> None: ...
+    def _for_client(
+        self,
+        scopes: List[str],
+        claims_challenge: Optional[str] = None,
+        fmi_path: Optional[str] = None,
+        forwarded_client_claims: Optional[str] = None,
+        **kwargs: Any,
+    ) -> Union[Dict[str, Any], Pending]: ...
+    def _silent_for_client(self, scopes: List[str]) -> Union[Dict[str, Any], Pending]: ...
+    def _silent_for_user(self, scopes: List[str], home_account_id: str) -> Pending: ...
+    def _accounts(self) -> Pending: ...
+    def _remove_account(self, home_account_id: str, environment: str) -> Pending: ...
+    def _remove_tokens(self) -> Pending: ...
+    def _ended(self) -> Pending: ...
+    def _ended_within(self, patience: float) -> None: ...
+
+class BlockingApplication(Application):
+    def acquire_token_for_client(
+        self,
+        scopes: List[str],
+        claims_challenge: Optional[str] = None,
+        fmi_path: Optional[str] = None,
+        forwarded_client_claims: Optional[str] = None,
+        **kwargs: Any,
+    ) -> Dict[str, Any]: ...

@@ -7,17 +7,9 @@ import time
 from _thread import RLock, get_ident
 from _weakrefset import WeakSet
 
-from . import _strongroom
-from ._base import NotPicklable, make_directory as _mkdir_p
-from .persistence import (
-    BasePersistence,
-    FilePersistence,
-    FilePersistenceWithDataProtection,
-    KeychainPersistence,
-    LibsecretPersistence,
-    PersistenceNotFound as PersistenceNotFound,
-    SealedFilePersistence,
-)
+from ._base import NotPicklable
+from ._native_cache import native_cache as _native_cache
+from .persistence import BasePersistence, PersistenceNotFound as PersistenceNotFound
 
 # `json`, `threading`, `typing` and their like take longer to import than a token takes to be found.
 TYPE_CHECKING = False
@@ -35,15 +27,6 @@ else:
         from ._stand_in import SerializableTokenCache
 
 __all__ = ["CrossPlatLock", "LockError", "PersistedTokenCache", "PersistenceNotFound"]
-
-# Those that the native half keeps by itself. A subclass may have overridden anything.
-_NATIVE = (
-    FilePersistence,
-    FilePersistenceWithDataProtection,
-    KeychainPersistence,
-    LibsecretPersistence,
-    SealedFilePersistence,
-)
 
 
 class PersistedTokenCache(NotPicklable, SerializableTokenCache):
@@ -75,18 +58,9 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         self._pending: Dict[int, List[_Operation]] = {}
         self._answers: Dict[Any, Tuple[int, int, int, List[Dict[str, Any]]]] = {}
         self._view: Optional[Tuple[str, Mapping[str, Any]]] = None
-        location = os.fspath(persistence.get_location())
-        self._lock_location = os.path.expanduser(lock_location) if lock_location else location + ".lockfile"
-        _mkdir_p(os.path.dirname(self._lock_location))
         self._persistence = persistence
         self.is_encrypted: bool = persistence.is_encrypted
-        self._native = _strongroom.Cache(
-            persistence._native if _is_native(persistence) else persistence,  # type: ignore[attr-defined]
-            location,
-            bool(self.is_encrypted),
-            self._lock_location,
-            lock_timeout,
-        )
+        self._native, self._lock_location = _native_cache(persistence, lock_location, lock_timeout)
         super().__init__()
         _caches.add(self)
 
@@ -254,10 +228,6 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
     def _get(self, credential_type: str, key: str, default: Any = None) -> Any:
         found = self._native.entry(credential_type, key)
         return default if found is None else found
-
-
-def _is_native(persistence: object) -> bool:
-    return type(persistence) in _NATIVE and not {"load", "save", "time_last_modified"} & vars(persistence).keys()
 
 
 def _is_flat(entry: Dict[str, Any]) -> bool:

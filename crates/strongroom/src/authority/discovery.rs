@@ -205,7 +205,7 @@ async fn openid_configuration(
     let url = authority.endpoint("v2.0/.well-known/openid-configuration");
     let response: HttpResponse = exchange.with_retry(|| HttpRequest::get(&url)).await?;
     if !response.is_success() {
-        return Err(response.into_service_error(None).into());
+        return Err(response.into_service_error(None).in_discovery().into());
     }
     let document: Document = lenient::object(response.body.expose())
         .ok_or_else(|| AuthorityError::NotADiscoveryDocument { url: url.clone() })?;

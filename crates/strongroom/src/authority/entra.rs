@@ -29,6 +29,8 @@ pub(crate) enum AuthorityError {
     ForeignEndpoint { authority: String, endpoint: String },
     #[error("the discovery document of {authority:?} names another issuer: {issuer:?}")]
     ForeignIssuer { authority: String, issuer: String },
+    #[error("the region is not the name of one")]
+    Region,
     #[error("the answer of {url:?} is not a discovery document")]
     NotADiscoveryDocument { url: String },
 }
@@ -49,6 +51,7 @@ impl Diagnose for AuthorityError {
             Self::Unsupported { .. } => "unsupported_authority",
             Self::UnknownHost { .. } => "invalid_instance",
             Self::ForeignEndpoint { .. } | Self::ForeignIssuer { .. } => "untrusted_discovery",
+            Self::Region => "invalid_region",
             Self::NotADiscoveryDocument { .. } => "unexpected_answer",
         }
     }
@@ -67,6 +70,7 @@ impl Diagnose for AuthorityError {
             Self::ForeignEndpoint { .. } | Self::ForeignIssuer { .. } => {
                 "check the authority and who answers under its name; nothing was sent there".into()
             }
+            Self::Region => "write it as Azure does: westeurope".into(),
             Self::NotADiscoveryDocument { .. } => "check the authority, and proxies on the way".into(),
         })
     }

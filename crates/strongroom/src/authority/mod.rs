@@ -5,6 +5,8 @@
 
 mod discovery;
 mod entra;
+mod region;
 
 pub(crate) use self::discovery::{Discovered, Discovery, Metadata};
 pub(crate) use self::entra::Authority;
+pub(crate) use self::region::Region;

@@ -1,12 +1,15 @@
 //! Which credential answers a request: the exact one first, then one with more scopes, the newest of the valid.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Inner;
 use super::l1::{L1, L1Key};
 use super::refresh::{Freshness, freshness};
 use crate::Error;
-use crate::schema::{AccessToken, Credential, CredentialKey, Environments, Partition, Scopes, TokenScheme};
+use crate::schema::{
+    AccessToken, Credential, CredentialKey, Environments, ExtendedKey, Partition, Scopes, TokenScheme,
+};
 use crate::time::UnixSeconds;
 
 /// What an application asks of the cache: its own token for these scopes.
@@ -14,6 +17,8 @@ use crate::time::UnixSeconds;
 pub struct AccessTokenRequest {
     environments: Environments,
     scopes: Scopes,
+    /// Of an extended token: its key under each recipe, ours first.
+    extended: Option<[ExtendedKey; 3]>,
     key: L1Key,
     /// One for each group of equal hosts, the authority's own first.
     places: Vec<(CredentialKey, Partition)>,
@@ -61,7 +66,20 @@ impl AccessTokenRequest {
             })
             .collect();
         let key = L1Key::new(places[0].0.clone());
-        Self { environments: environments.clone(), scopes, key, places }
+        Self { environments: environments.clone(), scopes, extended: None, key, places }
+    }
+
+    /// The same for a token that these further parameters of the request set apart (`fmi_path`, `client_claims`): no
+    /// token without them answers it, nor the reverse. Without parameters it is the plain request.
+    #[must_use]
+    pub fn extended_by(mut self, parameters: &BTreeMap<String, String>) -> Self {
+        self.extended = (!parameters.is_empty()).then(|| ExtendedKey::all_recipes(parameters));
+        let extended = self.extended.as_ref().map(|[own, ..]| own);
+        for (key, partition) in &mut self.places {
+            *key = partition.access_token(&self.scopes, &TokenScheme::Bearer, extended);
+        }
+        self.key = L1Key::new(self.places[0].0.clone());
+        self
     }
 
     /// The key of the token that answers exactly.
@@ -82,7 +100,11 @@ impl AccessTokenRequest {
 
     fn is_answered_by(&self, token: &AccessToken) -> bool {
         token.scheme == TokenScheme::Bearer
-            && token.extended.is_none()
+            && match (&self.extended, &token.extended) {
+                (None, None) => true,
+                (Some(keys), Some(stored)) => keys.contains(stored),
+                (Some(_), None) | (None, Some(_)) => false,
+            }
             && token.is_app_token()
             && self.scopes.is_subset_of(&token.target)
     }

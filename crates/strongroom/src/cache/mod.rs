@@ -45,8 +45,6 @@ pub use self::stats::Stats;
 use self::tombstone::Marked;
 use self::unsaved::Unsaved;
 use crate::Error;
-#[cfg(feature = "client")]
-use crate::SecretString;
 use crate::persistence::Persistence;
 use crate::schema::{AccessToken, AppMetadata, Change, Credential, CredentialKey, Dialect, Environments};
 use crate::store::{CredentialStore, DocumentStore, MemoryStore, Outcome, StoreInfo};
@@ -354,11 +352,11 @@ impl TokenCache {
         self.0.store.lead(key, patience).await
     }
 
-    /// What a refusal of this request is known by. Of the secret only 18 bits count: enough to notice a corrected one,
-    /// too little to guess it from.
-    pub(crate) async fn refusal_key(&self, request: &[&str], secret: &SecretString) -> String {
+    /// What a refusal of this request is known by. Of the credential, which may be a secret, only 18 bits count: enough
+    /// to notice a corrected one, too little to guess it from.
+    pub(crate) async fn refusal_key(&self, request: &[&str], credential: &str) -> String {
         let salt = self.0.state.salt().await;
-        let credential = state::hash(&salt, &[b"credential", secret.expose().as_bytes()]);
+        let credential = state::hash(&salt, &[b"credential", credential.as_bytes()]);
         let mut parts: Vec<&[u8]> = vec![b"refusal", &credential.as_bytes()[..SHOWN_OF_CREDENTIAL]];
         parts.extend(request.iter().map(|part| part.as_bytes()));
         state::hash(&salt, &parts)

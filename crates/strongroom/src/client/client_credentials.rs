@@ -58,6 +58,21 @@ impl AcquireTokenForClient {
         self
     }
 
+    /// The path of a federated managed identity (`SomeFmiPath/FmiCredentialPath`) that the token is for. It is cached for
+    /// this path alone: no other request is answered with it, nor this one with another token.
+    pub fn fmi_path(mut self, path: impl Into<String>) -> Self {
+        self.prepared = self.prepared.with_fmi_path(&self.app.0.client_id, path.into());
+        self
+    }
+
+    /// Claims of the application's own for the token, the text of a JSON object; sent within `claims`. Unlike a
+    /// [challenge](Self::claims) they are part of what the token is cached under, as this text: another spelling is
+    /// another token.
+    pub fn forwarded_client_claims(mut self, claims: impl Into<String>) -> Self {
+        self.prepared = self.prepared.with_client_claims(&self.app.0.client_id, claims.into());
+        self
+    }
+
     /// Asks the identity provider even if the cache has a token, and even if it refused a moment ago, unless it asked
     /// to be left alone (`Retry-After`).
     pub fn force_refresh(mut self, force: bool) -> Self {
@@ -114,7 +129,11 @@ impl AcquireTokenForClient {
     async fn run(self) -> Result<AuthenticationResult, Error> {
         let shared = Arc::clone(&self.app.0);
         let prepared = self.prepared.for_tenant(&shared, self.tenant.as_deref())?;
-        let claims = merge_claims(&shared.client_capabilities, self.claims.as_deref())?;
+        let claims = merge_claims(
+            &shared.client_capabilities,
+            self.claims.as_deref(),
+            prepared.extension().client_claims(),
+        )?;
 
         let correlation_id = self.correlation_id;
         let forced = if self.force_refresh {
@@ -234,22 +253,38 @@ pub(super) async fn look_up(shared: &Shared, prepared: &Prepared, purpose: Purpo
     }
 }
 
-/// The `claims` parameter: the capabilities of the client, merged deeply with a challenge.
+/// The `claims` parameter: a challenge, the capabilities of the client and the application's own claims, merged deeply.
+/// Of what all have the last one's counts.
 pub(super) fn merge_claims(
     capabilities: &[String],
     challenge: Option<&str>,
+    forwarded: Option<&str>,
 ) -> Result<Option<String>, Error> {
-    let challenge: Option<Map<String, Value>> = challenge
-        .map(|text| serde_json::from_str(text).map_err(|_| ConfigurationError::Claims))
-        .transpose()?;
-    if capabilities.is_empty() {
-        return Ok(challenge.map(|claims| Value::Object(claims).to_string()));
+    let object = |text: Option<&str>, error| match text.map(serde_json::from_str::<Map<String, Value>>) {
+        None => Ok(Map::new()),
+        Some(Ok(claims)) => Ok(claims),
+        Some(Err(_)) => Err(error),
+    };
+    let mut claims = object(challenge, ConfigurationError::Claims)?;
+    if !capabilities.is_empty() {
+        let access_token = claims.entry("access_token").or_insert_with(|| json!({}));
+        let Value::Object(access_token) = access_token else { return Err(ConfigurationError::Claims.into()) };
+        access_token.insert("xms_cc".into(), json!({ "values": capabilities }));
     }
-    let mut claims = challenge.unwrap_or_default();
-    let access_token = claims.entry("access_token").or_insert_with(|| json!({}));
-    let Value::Object(access_token) = access_token else { return Err(ConfigurationError::Claims.into()) };
-    access_token.insert("xms_cc".into(), json!({ "values": capabilities }));
-    Ok(Some(Value::Object(claims).to_string()))
+    merge(&mut claims, object(forwarded, ConfigurationError::ForwardedClaims)?);
+    let is_asked = challenge.is_some() || forwarded.is_some() || !capabilities.is_empty();
+    Ok(is_asked.then(|| Value::Object(claims).to_string()))
+}
+
+fn merge(claims: &mut Map<String, Value>, others: Map<String, Value>) {
+    for (name, other) in others {
+        match (claims.get_mut(&name), other) {
+            (Some(Value::Object(own)), Value::Object(other)) => merge(own, other),
+            (_, other) => {
+                claims.insert(name, other);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -260,18 +295,33 @@ mod tests {
     fn capabilities_and_challenge_are_merged() {
         let cp1 = ["cp1".to_owned()];
         let challenge = r#"{"access_token":{"nbf":{"essential":true,"value":"1702682181"}}}"#;
-        assert_eq!(merge_claims(&[], None).unwrap(), None);
-        assert_eq!(merge_claims(&[], Some(challenge)).unwrap().as_deref(), Some(challenge));
+        assert_eq!(merge_claims(&[], None, None).unwrap(), None);
+        assert_eq!(merge_claims(&[], Some(challenge), None).unwrap().as_deref(), Some(challenge));
         assert_eq!(
-            merge_claims(&cp1, None).unwrap().as_deref(),
+            merge_claims(&cp1, None, None).unwrap().as_deref(),
             Some(r#"{"access_token":{"xms_cc":{"values":["cp1"]}}}"#)
         );
         assert_eq!(
-            merge_claims(&cp1, Some(challenge)).unwrap().as_deref(),
+            merge_claims(&cp1, Some(challenge), None).unwrap().as_deref(),
             Some(
                 r#"{"access_token":{"nbf":{"essential":true,"value":"1702682181"},"xms_cc":{"values":["cp1"]}}}"#
             )
         );
-        assert_eq!(merge_claims(&cp1, Some("[]")).unwrap_err().code(), "invalid_claims");
+        assert_eq!(merge_claims(&cp1, Some("[]"), None).unwrap_err().code(), "invalid_claims");
+    }
+
+    #[test]
+    fn the_applications_own_claims_are_merged_into_the_others() {
+        let cp1 = ["cp1".to_owned()];
+        let forwarded = r#"{"access_token":{"a":{"value":"b"}},"c":1}"#;
+        assert_eq!(merge_claims(&[], None, Some(forwarded)).unwrap().as_deref(), Some(forwarded));
+        assert_eq!(
+            merge_claims(&cp1, Some(r#"{"c":{},"access_token":{"nbf":null}}"#), Some(forwarded))
+                .unwrap()
+                .as_deref(),
+            Some(r#"{"access_token":{"a":{"value":"b"},"nbf":null,"xms_cc":{"values":["cp1"]}},"c":1}"#)
+        );
+        let error = merge_claims(&[], None, Some("1")).unwrap_err();
+        assert_eq!(error.code(), "invalid_forwarded_client_claims");
     }
 }

@@ -5,15 +5,17 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use serde_json::Map;
+
 use super::prepared::PreparedRequests;
 use super::renewal::{Renewal, Renewals};
 use super::{AcquireTokenForClient, AcquireTokenSilent};
 use crate::Error;
-use crate::authority::{Authority, Discovered, Discovery, Metadata};
+use crate::authority::{Authority, Discovered, Discovery, Metadata, Region};
 use crate::cache::{AuthorityRecord, TokenCache};
 use crate::error::{Diagnose, ErrorKind};
-use crate::oauth::{Application, ClientCredential, Exchange, HttpTransport, Transport};
-use crate::schema::Scopes;
+use crate::oauth::{Application, Authentication, ClientCredential, Exchange, HttpTransport, Transport};
+use crate::schema::{Environments, Scopes};
 
 /// How long what was discovered is taken for new, in seconds.
 const METADATA_LIFETIME: i64 = 86_400;
@@ -47,8 +49,9 @@ pub struct ConfidentialClientApplication(pub(super) Arc<Shared>);
 /// What all requests of one application share.
 pub(super) struct Shared {
     pub(super) client_id: String,
-    pub(super) credential: ClientCredential,
+    pub(super) authentication: Authentication,
     pub(super) authority: Authority,
+    pub(super) region: Option<Region>,
     pub(super) cache: TokenCache,
     discovery: Discovery,
     transport: OnceLock<Arc<dyn Transport>>,
@@ -76,6 +79,8 @@ pub struct ConfidentialClientApplicationBuilder {
     timeout: Duration,
     application: Application,
     client_capabilities: Vec<String>,
+    client_claims: Option<String>,
+    azure_region: Option<String>,
     renewal: Renewal,
     extended_lifetime: Option<Duration>,
 }
@@ -101,6 +106,8 @@ impl ConfidentialClientApplication {
             timeout: DEFAULT_TIMEOUT,
             application: Application::default(),
             client_capabilities: Vec::new(),
+            client_claims: None,
+            azure_region: None,
             renewal: Renewal::Background,
             extended_lifetime: None,
         }
@@ -131,12 +138,27 @@ impl ConfidentialClientApplication {
     /// # Errors
     /// See [`TokenCache::remove_tokens_for_client`].
     pub async fn remove_tokens_for_client(&self) -> Result<usize, Error> {
-        let authority = &self.0.authority;
-        let environments = match self.0.known_metadata(authority).await {
-            Some(metadata) => metadata.environments,
-            None => authority.environments(),
-        };
+        let environments = self.known_environments().await;
         self.0.cache.remove_tokens_for_client(&self.0.client_id, &environments).await
+    }
+
+    /// The tenant's id as stored tokens have it, as far as it is known without the network: from the authority, or
+    /// remembered beside the cache.
+    pub async fn known_tenant_id(&self) -> Option<String> {
+        let authority = &self.0.authority;
+        match authority.tenant_id() {
+            Some(id) => Some(id.to_owned()),
+            None => self.0.known_metadata(authority).await.map(|metadata| metadata.realm),
+        }
+    }
+
+    /// The hosts under which this application's tokens may be stored, as far as they are known without the network.
+    pub async fn known_environments(&self) -> Environments {
+        let authority = &self.0.authority;
+        self.0
+            .known_metadata(authority)
+            .await
+            .map_or_else(|| authority.environments(), |known| known.environments)
     }
 
     /// Waits for the renewals that are under way in the background now ([`Renewal::Background`]). To be called before
@@ -211,6 +233,23 @@ impl ConfidentialClientApplicationBuilder {
         self
     }
 
+    /// Claims that are signed into the client assertion beside those that every assertion has, a JSON object: the
+    /// `client_ip` for example. One of the same name takes the place of the library's. They go to the provider, not into
+    /// the token, and count only for a [`ClientCredential::from_certificate`].
+    #[must_use]
+    pub fn client_claims(mut self, claims: impl Into<String>) -> Self {
+        self.client_claims = Some(claims.into());
+        self
+    }
+
+    /// Asks the endpoint of a region of Azure (`westeurope`) for tokens instead of the central one. They are cached as
+    /// those of the central one, so applications in several regions share them.
+    #[must_use]
+    pub fn azure_region(mut self, region: impl Into<String>) -> Self {
+        self.azure_region = Some(region.into());
+        self
+    }
+
     /// When and where a token is renewed that is past its `refresh_on` and still good. Default:
     /// [`Renewal::Background`].
     #[must_use]
@@ -231,15 +270,18 @@ impl ConfidentialClientApplicationBuilder {
     /// The application.
     ///
     /// # Errors
-    /// [`ErrorKind::Configuration`]: the client id or the credential is empty, the authority is not an https URL
-    /// with a tenant, is an endpoint that tenants share, or is of a kind that is not supported.
+    /// [`ErrorKind::Configuration`]: the client id or the credential is empty, key or certificate cannot be used, the
+    /// authority is not an https URL with a tenant, is an endpoint that tenants share, or is of a kind that is not
+    /// supported.
     pub fn build(self) -> Result<ConfidentialClientApplication, Error> {
         if self.client_id.trim().is_empty() {
             return Err(ConfigurationError::NoClientId.into());
         }
-        if self.credential.is_empty() {
-            return Err(ConfigurationError::NoCredential.into());
-        }
+        let client_claims = match &self.client_claims {
+            Some(claims) => serde_json::from_str(claims).map_err(|_| ConfigurationError::ClientClaims)?,
+            None => Map::new(),
+        };
+        let authentication = Authentication::new(self.credential, &self.client_id, client_claims)?;
         for text in [&self.application.name, &self.application.version].into_iter().flatten() {
             if !text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
                 return Err(ConfigurationError::ApplicationName.into());
@@ -247,6 +289,7 @@ impl ConfidentialClientApplicationBuilder {
         }
         let authority = Authority::parse(&self.authority)?;
         authority.require_tenant()?;
+        let region = self.azure_region.as_deref().map(Region::parse).transpose()?;
         // Equal applications share a request; one with another secret, another way to the provider or another idea
         // of whom to trust does not.
         let transport = self.transport.as_ref().map(|transport| Arc::as_ptr(transport).cast::<()>());
@@ -254,17 +297,19 @@ impl ConfidentialClientApplicationBuilder {
             "{:?}",
             (
                 &self.client_id,
-                self.credential.fingerprint(),
+                authentication.fingerprint(),
                 transport,
                 self.instance_discovery,
                 &self.known_authorities,
-                self.timeout
+                self.timeout,
+                &region
             )
         );
         Ok(ConfidentialClientApplication(Arc::new(Shared {
             client_id: self.client_id,
-            credential: self.credential,
+            authentication,
             authority,
+            region,
             cache: self.cache.unwrap_or_else(TokenCache::in_memory),
             discovery: Discovery {
                 instance_discovery: self.instance_discovery,
@@ -378,8 +423,8 @@ impl fmt::Debug for ConfidentialClientApplication {
 pub(super) enum ConfigurationError {
     #[error("the client id is empty")]
     NoClientId,
-    #[error("the client credential is empty")]
-    NoCredential,
+    #[error("the client claims are not a JSON object")]
+    ClientClaims,
     #[error("the application's name or version has characters that cannot stand in an HTTP header")]
     ApplicationName,
     #[error("no scope is asked for")]
@@ -388,6 +433,8 @@ pub(super) enum ConfigurationError {
     UserScope(String),
     #[error("the claims challenge is not a JSON object")]
     Claims,
+    #[error("the forwarded client claims are not a JSON object")]
+    ForwardedClaims,
 }
 
 impl Diagnose for ConfigurationError {
@@ -398,10 +445,11 @@ impl Diagnose for ConfigurationError {
     fn code(&self) -> &str {
         match self {
             Self::NoClientId => "no_client_id",
-            Self::NoCredential => "no_client_credential",
+            Self::ClientClaims => "invalid_client_claims",
             Self::ApplicationName => "invalid_app_name",
             Self::NoScopes | Self::UserScope(_) => "invalid_scope",
             Self::Claims => "invalid_claims",
+            Self::ForwardedClaims => "invalid_forwarded_client_claims",
         }
     }
 
@@ -409,7 +457,7 @@ impl Diagnose for ConfigurationError {
         Some(
             match self {
                 Self::NoClientId => "set the application's id",
-                Self::NoCredential => "set the client secret: its value, not its id",
+                Self::ClientClaims | Self::ForwardedClaims => "pass the text of a JSON object",
                 Self::ApplicationName => "use printable ASCII characters",
                 Self::NoScopes | Self::UserScope(_) => "ask for RESOURCE/.default",
                 Self::Claims => "pass the claims as the API sent them, base64-decoded",

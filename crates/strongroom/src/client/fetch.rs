@@ -11,10 +11,10 @@ use super::prepared::Prepared;
 use super::refusal::{self, Remembered};
 use super::result::{AuthenticationResult, TokenSource};
 use crate::Error;
-use crate::authority::Metadata;
-use crate::cache::{AccessTokenRequest, Answer, Lead, LeadGuard, MissReason, Refusal, RefusalKind};
+use crate::authority::{Metadata, Region};
+use crate::cache::{Answer, Lead, LeadGuard, MissReason, Refusal, RefusalKind};
 use crate::oauth::{RefreshReason, TokenRequest, TokenResponse};
-use crate::schema::{AccessToken, CredentialKey, Scopes, TokenScheme};
+use crate::schema::{AccessToken, ExtendedKey, Scopes, TokenScheme};
 use crate::time::{Deadline, UnixSeconds};
 
 /// How long a caller waits for the request of another process before it makes its own.
@@ -64,7 +64,8 @@ impl Fetch {
         correlation_id: Option<String>,
     ) -> Self {
         let (url, scopes) = (prepared.authority().url(), prepared.scopes().canonical());
-        let flight = format!("{:?}", (&shared.distinction, url, scopes, &claims, past_the_cache));
+        let extended = prepared.extension().key();
+        let flight = format!("{:?}", (&shared.distinction, url, scopes, extended, &claims, past_the_cache));
         let correlation_id = correlation_id.unwrap_or_else(|| Uuid::new_v4().to_string());
         Self { shared, prepared: Arc::clone(prepared), claims, past_the_cache, correlation_id, flight }
     }
@@ -160,7 +161,7 @@ impl Fetch {
         if self.past_the_cache {
             return Ok(Led::Here(None));
         }
-        let key = self.lead_key();
+        let key = self.prepared.lead_key(&self.shared.client_id);
         let deadline = Deadline::after(patience);
         for _ in 0..MOST_WAITS {
             match self.shared.cache.lead(&key, deadline.remaining()).await {
@@ -179,15 +180,6 @@ impl Fetch {
             }
         }
         Ok(Led::Here(None))
-    }
-
-    /// The token as all processes of the host call it, whatever each of them knows of the authority.
-    fn lead_key(&self) -> CredentialKey {
-        let (client_id, authority) = (&self.shared.client_id, self.prepared.authority());
-        let scopes = self.prepared.scopes().clone();
-        AccessTokenRequest::for_app(client_id, &authority.environments(), authority.tenant(), scopes)
-            .key()
-            .clone()
     }
 
     /// What another has stored meanwhile, if that is what is needed.
@@ -220,8 +212,11 @@ impl Fetch {
         let scopes = self.prepared.scopes().canonical();
         let url = self.prepared.authority().url();
         let claims = self.claims.as_deref().unwrap_or_default();
-        let request = [shared.client_id.as_str(), &url, &scopes, claims];
-        shared.cache.refusal_key(&request, shared.credential.secret()).await
+        let mut request = vec![shared.client_id.as_str(), &url, &scopes, claims];
+        let extended = self.prepared.extension().key();
+        request.extend(extended.as_ref().map(ExtendedKey::as_str));
+        request.extend(shared.region.as_ref().map(Region::name));
+        shared.cache.refusal_key(&request, shared.authentication.identity()).await
     }
 
     /// Asks the provider and stores what it answers.
@@ -237,12 +232,19 @@ impl Fetch {
                 return Ok(result);
             }
         }
+        let fmi_path = self.prepared.extension().fmi_path();
+        let (endpoint, now) = (metadata.token_endpoint.as_str(), shared.cache.now());
+        let proof = shared.authentication.prove(endpoint, fmi_path, now, exchange.deadline()).await?;
+        // The assertion is for the authority, whoever answers for it.
+        let regional = shared.region.as_ref().and_then(|region| region.endpoint(endpoint));
+        let endpoint = regional.as_deref().unwrap_or(endpoint);
         let request = TokenRequest {
-            token_endpoint: &metadata.token_endpoint,
+            token_endpoint: endpoint,
             client_id: &shared.client_id,
-            credential: &shared.credential,
+            proof: &proof,
             scopes: self.prepared.scopes(),
             claims: self.claims.as_deref(),
+            fmi_path,
             reason: match need {
                 Need::Missing(MissReason::Forced | MissReason::Claims) => RefreshReason::ForcedOrClaims,
                 Need::Missing(MissReason::Absent) => RefreshReason::NoToken,
@@ -252,20 +254,16 @@ impl Fetch {
                 Need::Refresh => RefreshReason::Refresh,
             },
         };
-        tracing::debug!(
-            endpoint = metadata.token_endpoint,
-            correlation_id = self.correlation_id,
-            ?need,
-            "requesting a token"
-        );
+        tracing::debug!(endpoint, correlation_id = self.correlation_id, ?need, "requesting a token");
         let response = match need {
             Need::Missing(_) => exchange.with_retry(|| request.to_http()).await?,
             // Who has a token needs no second try.
             Need::Margin | Need::Refresh => exchange.once(request.to_http()).await?,
         };
         let now = shared.cache.now();
-        let response = TokenResponse::read(response, &shared.credential, now)?;
-        let token = access_token(shared, &metadata, self.prepared.scopes(), response, now);
+        let response = TokenResponse::read(response, &proof, now)?;
+        let body = response.body.clone();
+        let token = access_token(shared, &metadata, &self.prepared, response, now);
         let stored = shared.cache.store_access_token(token.clone(), &metadata.environments).await;
         if let Err(error) = &stored {
             tracing::warn!(
@@ -275,14 +273,14 @@ impl Fetch {
             );
         }
         let source = TokenSource::IdentityProvider;
-        Ok(AuthenticationResult::new(Arc::new(token), source, now, stored.err()))
+        Ok(AuthenticationResult::new(Arc::new(token), source, now, stored.err()).with_response(body))
     }
 }
 
 fn access_token(
     shared: &Shared,
     metadata: &Metadata,
-    requested: &Scopes,
+    prepared: &Prepared,
     response: TokenResponse,
     now: UnixSeconds,
 ) -> AccessToken {
@@ -291,7 +289,7 @@ fn access_token(
         environment: metadata.environments.own().to_owned(),
         client_id: shared.client_id.clone(),
         realm: metadata.realm.clone(),
-        target: granted(requested, response.scope.as_deref()),
+        target: granted(prepared.scopes(), response.scope.as_deref()),
         secret: response.access_token,
         token_type: response.token_type,
         scheme: TokenScheme::Bearer,
@@ -300,7 +298,7 @@ fn access_token(
         extended_expires_on: now.plus(response.ext_expires_in),
         refresh_on: response.refresh_in.map(|seconds| now.plus(seconds)),
         user_assertion_hash: None,
-        extended: None,
+        extended: prepared.extension().key(),
     }
 }
 

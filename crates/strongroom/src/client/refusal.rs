@@ -7,12 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::cache::{Refusal, RefusalKind};
 use crate::error::{Diagnose, ErrorKind};
-use crate::oauth::{ServiceError, ServiceErrorClass};
+use crate::oauth::{AssertionError, ServiceError, ServiceErrorClass};
 use crate::{Error, UnixSeconds};
 
 /// What kind of refusal an error is, with the seconds that the provider named. `None` where the provider has nothing
 /// to do with it.
 pub(super) fn kind_of(error: &Error) -> Option<(RefusalKind, Option<i64>)> {
+    if error.carried::<AssertionError>().is_some() {
+        return None;
+    }
     if let Some(wait) = error.retry_after() {
         let seconds = i64::try_from(wait.as_secs()).unwrap_or(i64::MAX);
         return Some((RefusalKind::RetryAfter, Some(seconds)));
@@ -39,6 +42,7 @@ pub(super) fn record(error: &Error) -> serde_json::Value {
     let service = error.service().map(|service| ServiceError {
         error_description: short(&service.error_description),
         claims: short(&service.claims),
+        body: service.body.clone().filter(|body| body.len() <= LONGEST_BODY),
         ..service.clone()
     });
     let record = Record {
@@ -50,6 +54,9 @@ pub(super) fn record(error: &Error) -> serde_json::Value {
     };
     serde_json::to_value(record).unwrap_or_default()
 }
+
+/// A longer message is remembered by its fields alone.
+const LONGEST_BODY: usize = 4096;
 
 /// A text that is kept: its beginning.
 fn truncated(text: &str) -> &str {

@@ -16,6 +16,7 @@ pub struct AuthenticationResult {
     now: UnixSeconds,
     not_persisted: Option<Error>,
     stale: bool,
+    response: Option<SecretString>,
 }
 
 /// Where a token came from.
@@ -35,12 +36,17 @@ impl AuthenticationResult {
         now: UnixSeconds,
         not_persisted: Option<Error>,
     ) -> Self {
-        Self { token, source, now, not_persisted, stale: false }
+        Self { token, source, now, not_persisted, stale: false, response: None }
     }
 
     /// A token near or at its end, served because no newer one was to be had.
     pub(super) fn stale(token: Arc<AccessToken>, now: UnixSeconds, not_persisted: Option<Error>) -> Self {
         Self { stale: true, ..Self::new(token, TokenSource::Cache, now, not_persisted) }
+    }
+
+    /// The same with the answer that brought the token.
+    pub(super) fn with_response(self, response: Option<SecretString>) -> Self {
+        Self { response, ..self }
     }
 
     /// The access token. Not copied from the cache.
@@ -89,6 +95,13 @@ impl AuthenticationResult {
     #[must_use]
     pub fn token_source(&self) -> TokenSource {
         self.source
+    }
+
+    /// The identity provider's own answer, a JSON object with everything that it said, where it is the answer to this
+    /// request. A token from the cache has none.
+    #[must_use]
+    pub fn response(&self) -> Option<&SecretString> {
+        self.response.as_ref()
     }
 
     /// Whether the token is near its end, and served because no newer one was to be had in time.

@@ -55,7 +55,7 @@ impl AcquireTokenSilent {
         let answer = look_up(&shared, &prepared, Purpose::Read).await?;
         shared.cache.counters().count(&answer);
         let fetch = |shared: Arc<Shared>| {
-            let claims = merge_claims(&shared.client_capabilities, None)?;
+            let claims = merge_claims(&shared.client_capabilities, None, None)?;
             Ok::<_, Error>(Arc::new(Fetch::new(shared, &prepared, claims, false, None)))
         };
         let now = shared.cache.now();

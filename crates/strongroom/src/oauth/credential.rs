@@ -1,39 +1,174 @@
 //! How an application proves who it is.
 
+use std::borrow::Cow;
 use std::collections::hash_map::RandomState;
+use std::fmt;
 use std::hash::BuildHasher as _;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
+use serde_json::{Map, Value};
 use url::form_urlencoded;
 use zeroize::Zeroizing;
 
+use super::assertion::{self, AssertionContext, AssertionProvider, SignedAssertions};
+use super::certificate::{CertificateError, ClientCertificate};
 use super::request::Form;
-use crate::SecretString;
+use crate::error::{Diagnose, ErrorKind};
+use crate::time::{Deadline, UnixSeconds};
+use crate::{Error, SecretString};
 
 /// What an application authenticates with.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum ClientCredential {
-    /// A client secret, sent in the body of the request (RFC 6749 §2.3.1).
+///
+/// Cheap to clone. Whether it can be used is told by
+/// [`ConfidentialClientApplicationBuilder::build`](crate::ConfidentialClientApplicationBuilder::build).
+#[derive(Clone)]
+pub struct ClientCredential(Given);
+
+/// As the application gave it.
+#[derive(Clone)]
+enum Given {
     Secret(SecretString),
+    Certificate(ClientCertificate),
+    Assertion(SecretString),
+    Provider(Arc<AssertionProvider>),
 }
 
 impl ClientCredential {
-    /// A client secret: its value, not its id.
+    /// A client secret: its value, not its id. Sent in the body of the request (RFC 6749 §2.3.1).
     pub fn from_secret(secret: impl Into<SecretString>) -> Self {
-        Self::Secret(secret.into())
+        Self(Given::Secret(secret.into()))
     }
 
-    /// What the credential rests on.
-    pub(crate) fn secret(&self) -> &SecretString {
-        match self {
-            Self::Secret(secret) => secret,
-        }
+    /// A private key whose certificate is registered for the application. It signs an assertion for the provider's
+    /// token endpoint (RFC 7523 §2.2); the key itself is never sent.
+    #[must_use]
+    pub fn from_certificate(certificate: ClientCertificate) -> Self {
+        Self(Given::Certificate(certificate))
     }
 
-    pub(super) fn fill(&self, form: &mut Form) {
-        match self {
-            Self::Secret(secret) => form.add("client_secret", secret.expose()),
+    /// A client assertion that somebody else has signed: a JWT. Sent as it is, also when it has expired; where it has
+    /// to be renewed, use [`from_assertion_provider`](Self::from_assertion_provider).
+    pub fn from_assertion(assertion: impl Into<SecretString>) -> Self {
+        Self(Given::Assertion(assertion.into()))
+    }
+
+    /// Client assertions from a function: one that reads the file of a workload identity, or asks a key vault to sign.
+    ///
+    /// It is called once for each token request and never for a token from the cache. It runs on a thread of its own,
+    /// so it may block; the time that it takes counts as the request's
+    /// ([`timeout`](crate::ConfidentialClientApplicationBuilder::timeout)). Its error is the request's, and is not
+    /// remembered: the next request calls it again.
+    ///
+    /// ```no_run
+    /// use strongroom::{ClientCredential, Error, ErrorKind};
+    ///
+    /// let credential = ClientCredential::from_assertion_provider(|_| {
+    ///     let token = std::fs::read_to_string("/var/run/secrets/azure/tokens/azure-identity-token");
+    ///     let token = token.map_err(|error| Error::new(ErrorKind::Configuration, "no_token_file", error.to_string()))?;
+    ///     Ok(token.trim().into())
+    /// });
+    /// ```
+    pub fn from_assertion_provider(
+        provider: impl Fn(&AssertionContext) -> Result<SecretString, Error> + Send + Sync + 'static,
+    ) -> Self {
+        Self(Given::Provider(Arc::new(provider)))
+    }
+}
+
+/// Shows which form the credential has, and nothing of it.
+impl fmt::Debug for ClientCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut shown = f.debug_tuple("ClientCredential");
+        match &self.0 {
+            Given::Secret(secret) => shown.field(&"secret").field(secret),
+            Given::Certificate(certificate) => shown.field(certificate),
+            Given::Assertion(assertion) => shown.field(&"assertion").field(assertion),
+            Given::Provider(_) => shown.field(&"assertion provider"),
+        };
+        shown.finish()
+    }
+}
+
+/// A credential that has been checked, of one application.
+pub(crate) struct Authentication {
+    client_id: String,
+    method: Method,
+}
+
+enum Method {
+    Secret(SecretString),
+    Certificate(Box<SignedAssertions>),
+    Assertion(SecretString),
+    Provider(Arc<AssertionProvider>),
+}
+
+/// What one request is authenticated with.
+#[derive(Debug)]
+pub(crate) enum Proof {
+    Secret(SecretString),
+    Assertion(SecretString),
+}
+
+/// The credential cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CredentialError {
+    #[error("the client credential is empty")]
+    Empty,
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
+}
+
+impl Authentication {
+    /// Checks what was given. `client_claims` are signed into the assertions of a certificate.
+    pub(crate) fn new(
+        credential: ClientCredential,
+        client_id: &str,
+        client_claims: Map<String, Value>,
+    ) -> Result<Self, CredentialError> {
+        let given = |text: SecretString| match text.expose().trim().is_empty() {
+            true => Err(CredentialError::Empty),
+            false => Ok(text),
+        };
+        let method = match credential.0 {
+            Given::Secret(secret) => Method::Secret(given(secret)?),
+            Given::Certificate(certificate) => Method::Certificate(Box::new(SignedAssertions::new(
+                certificate.signing_key()?,
+                client_claims,
+            ))),
+            Given::Assertion(assertion) => Method::Assertion(given(assertion)?),
+            Given::Provider(provider) => Method::Provider(provider),
+        };
+        Ok(Self { client_id: client_id.to_owned(), method })
+    }
+
+    /// What a request to this endpoint is to be authenticated with.
+    pub(crate) async fn prove(
+        &self,
+        token_endpoint: &str,
+        fmi_path: Option<&str>,
+        now: UnixSeconds,
+        deadline: Deadline,
+    ) -> Result<Proof, Error> {
+        Ok(match &self.method {
+            Method::Secret(secret) => Proof::Secret(secret.clone()),
+            Method::Certificate(signed) => {
+                Proof::Assertion(signed.assertion(&self.client_id, token_endpoint, now)?)
+            }
+            Method::Assertion(assertion) => Proof::Assertion(assertion.clone()),
+            Method::Provider(provider) => {
+                let context = AssertionContext::new(&self.client_id, token_endpoint, fmi_path);
+                Proof::Assertion(assertion::provided(Arc::clone(provider), context, deadline).await?)
+            }
+        })
+    }
+
+    /// What tells this credential from the application's next one, if it is corrected.
+    pub(crate) fn identity(&self) -> &str {
+        match &self.method {
+            Method::Secret(secret) | Method::Assertion(secret) => secret.expose(),
+            Method::Certificate(signed) => signed.identity(),
+            // What it will give is not known.
+            Method::Provider(_) => "assertion provider",
         }
     }
 
@@ -41,36 +176,62 @@ impl ClientCredential {
     pub(crate) fn fingerprint(&self) -> u64 {
         // Not from the cryptographic provider: starting its generator takes longer than all the rest of a hit.
         static SEED: OnceLock<RandomState> = OnceLock::new();
+        let seed = SEED.get_or_init(RandomState::new);
+        match &self.method {
+            Method::Secret(secret) => seed.hash_one((0, secret.expose())),
+            Method::Assertion(assertion) => seed.hash_one((1, assertion.expose())),
+            Method::Certificate(signed) => seed.hash_one((2, signed.identity(), signed.client_claims())),
+            // As long as a request is under way its provider is there, and no other one has its address.
+            Method::Provider(provider) => seed.hash_one((3, Arc::as_ptr(provider).cast::<()>())),
+        }
+    }
+}
+
+impl Proof {
+    pub(super) fn fill(&self, form: &mut Form) {
         match self {
-            Self::Secret(secret) => SEED.get_or_init(RandomState::new).hash_one(secret.expose()),
+            Self::Secret(secret) => form.add("client_secret", secret.expose()),
+            Self::Assertion(assertion) => {
+                form.add("client_assertion_type", "urn:ietf:params:oauth:client-assertion-type:jwt-bearer");
+                form.add("client_assertion", assertion.expose());
+            }
         }
     }
 
     /// `text`, as an error is to show it: a provider, or a gateway before it, may have echoed what was sent.
-    pub(super) fn redact(&self, text: String) -> String {
-        let Self::Secret(secret) = self;
-        // Shorter ones would only make holes into every message.
-        if secret.len() < 4 {
-            return text;
-        }
-        let encoded =
-            Zeroizing::new(form_urlencoded::byte_serialize(secret.expose().as_bytes()).collect::<String>());
-        let spaced = Zeroizing::new(encoded.replace('+', "%20"));
-        let (lower, spaced_lower) = (lower_hex(&encoded), lower_hex(&spaced));
-        let mut text = text;
-        for form in [secret.expose(), &encoded, &spaced, &lower, &spaced_lower] {
-            if text.contains(form) {
-                text = text.replace(form, "[redacted]");
+    pub(super) fn redact(&self, mut text: String) -> String {
+        match self {
+            Self::Secret(secret) => redacted(text, secret.expose()),
+            Self::Assertion(assertion) => {
+                text = redacted(text, assertion.expose());
+                // Part by part as well: the signature alone makes an assertion of the rest, which can be guessed.
+                for part in assertion.expose().split('.').filter(|part| part.len() > SHORTEST_PART) {
+                    text = redacted(text, part);
+                }
+                text
             }
         }
-        text
     }
+}
 
-    pub(crate) fn is_empty(&self) -> bool {
-        match self {
-            Self::Secret(secret) => secret.is_empty(),
+/// A part of an assertion that is shorter says nothing.
+const SHORTEST_PART: usize = 12;
+
+/// `text` without `secret`, in whatever encoding of a form it stands there.
+fn redacted(mut text: String, secret: &str) -> String {
+    // Shorter ones would only make holes into every message.
+    if secret.len() < 4 {
+        return text;
+    }
+    let encoded = Zeroizing::new(form_urlencoded::byte_serialize(secret.as_bytes()).collect::<String>());
+    let spaced = Zeroizing::new(encoded.replace('+', "%20"));
+    let (lower, spaced_lower) = (lower_hex(&encoded), lower_hex(&spaced));
+    for form in [secret, &encoded, &spaced, &lower, &spaced_lower] {
+        if text.contains(form) {
+            text = text.replace(form, "[redacted]");
         }
     }
+    text
 }
 
 /// The same with escapes as .NET writes them: `%2b` for `%2B`.
@@ -82,4 +243,26 @@ fn lower_hex(encoded: &str) -> Zeroizing<String> {
         if escaped { c.to_ascii_lowercase() } else { c }
     });
     Zeroizing::new(lower.collect())
+}
+
+impl Diagnose for CredentialError {
+    fn kind(&self) -> ErrorKind {
+        ErrorKind::Configuration
+    }
+
+    fn code(&self) -> &str {
+        match self {
+            Self::Empty => "no_client_credential",
+            Self::Certificate(error) => error.code(),
+        }
+    }
+
+    fn remedy(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Empty => {
+                Some("set the client secret (its value, not its id), or the client assertion".into())
+            }
+            Self::Certificate(error) => error.remedy(),
+        }
+    }
 }

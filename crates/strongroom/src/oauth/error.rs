@@ -6,8 +6,9 @@ use std::error::Error as StdError;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::credential::ClientCredential;
+use super::credential::Proof;
 use crate::Error;
 use crate::error::{Diagnose, ErrorKind};
 use crate::schema::lenient;
@@ -41,6 +42,13 @@ pub struct ServiceError {
     pub error_uri: Option<String>,
     /// How long the provider asks to be left alone, at most an hour.
     pub retry_after: Option<Duration>,
+    /// The whole message, a JSON object, with fields that are not among the above. `None` where the answer is none, or
+    /// is too long to be kept.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// Whether it was the authority's discovery document that was asked for, and not yet a token.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub in_discovery: bool,
 }
 
 /// What an error answer asks of the caller.
@@ -74,23 +82,28 @@ impl ServiceError {
         }
     }
 
-    /// Reads an error answer to a request that carried the credential `sent`; what is not one becomes an error that
+    /// Reads an error answer to a request that carried `sent`; what is not one becomes an error that
     /// says so.
     pub(crate) fn from_response(
         status: u16,
         body: &[u8],
         retry_after: Option<Duration>,
-        sent: Option<&ClientCredential>,
+        sent: Option<&Proof>,
     ) -> Self {
         let retry_after = retry_after.map(|wait| wait.min(Self::LONGEST_RETRY_AFTER));
         // Redacted before it is cut, or the beginning of a secret could be what is left.
         let shown = |text: String| {
             let text = printable(text);
             bounded(match sent {
-                Some(credential) => credential.redact(text),
+                Some(proof) => proof.redact(text),
                 None => text,
             })
         };
+        let message = lenient::object::<Map<String, Value>>(body).map(|mut message| {
+            message.values_mut().for_each(|value| redact(value, sent));
+            Value::Object(message).to_string()
+        });
+        let message = message.filter(|message| message.len() <= LONGEST_MESSAGE);
         match lenient::object::<Wire>(body) {
             Some(wire) if wire.error.as_deref().is_some_and(|error| !error.is_empty()) => Self {
                 status,
@@ -104,14 +117,22 @@ impl ServiceError {
                 trace_id: wire.trace_id.map(shown),
                 error_uri: wire.error_uri.map(shown),
                 retry_after,
+                body: message,
+                in_discovery: false,
             },
             _ => Self {
                 status,
                 error: if status == 429 { "too_many_requests" } else { "http_error" }.into(),
                 retry_after,
+                body: message,
                 ..Self::default()
             },
         }
+    }
+
+    /// The same as the answer to a request for a discovery document.
+    pub(crate) fn in_discovery(self) -> Self {
+        Self { in_discovery: true, ..self }
     }
 
     fn code_remedy(&self) -> Option<&'static str> {
@@ -191,6 +212,23 @@ fn printable(mut text: String) -> String {
         text.retain(|c| !c.is_control() || c == '\n');
     }
     text
+}
+
+/// A longer message is not kept as a whole.
+const LONGEST_MESSAGE: usize = 16 * 1024;
+
+/// Takes what was sent out of every text of a message.
+fn redact(value: &mut Value, sent: Option<&Proof>) {
+    match value {
+        Value::String(text) => {
+            if let Some(proof) = sent {
+                *text = proof.redact(std::mem::take(text));
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| redact(item, sent)),
+        Value::Object(members) => members.values_mut().for_each(|member| redact(member, sent)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// More codes than that are not a provider's.

@@ -31,6 +31,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Redirects are not followed. Connections are kept for the next request.
 pub struct HttpTransport {
     extra_roots: Vec<CertificateDer<'static>>,
+    proxy: Option<reqwest::Proxy>,
     /// Of each process its own: a forked child shares its parent's connections, so it must never speak on one.
     client: PerProcess<OnceLock<reqwest::Client>>,
 }
@@ -57,8 +58,20 @@ impl HttpTransport {
         Ok(Self::trusting(roots))
     }
 
+    /// The same transport through the proxy at `url` instead of the one that `HTTPS_PROXY` names, for every host. A user
+    /// name and a password in the URL are for the proxy.
+    ///
+    /// # Errors
+    /// It is no URL of a proxy.
+    pub fn with_proxy(self, url: &str) -> Result<Self, Error> {
+        // Without the URL, which may hold a password.
+        let bad = |_| TransportError::Setup { reason: "the proxy is not given as a URL".into() };
+        let proxy = reqwest::Proxy::all(url).map_err(bad)?;
+        Ok(Self { proxy: Some(proxy), ..self })
+    }
+
     fn trusting(extra_roots: Vec<CertificateDer<'static>>) -> Self {
-        Self { extra_roots, client: PerProcess::new(OnceLock::new) }
+        Self { extra_roots, proxy: None, client: PerProcess::new(OnceLock::new) }
     }
 
     fn client(&self) -> Result<reqwest::Client, TransportError> {
@@ -67,7 +80,7 @@ impl HttpTransport {
         if let Some(client) = client.get() {
             return Ok(client.clone());
         }
-        let built = build_client(&self.extra_roots)?;
+        let built = build_client(&self.extra_roots, self.proxy.clone())?;
         Ok(client.get_or_init(|| built).clone())
     }
 }
@@ -187,7 +200,10 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> bool {
     }
 }
 
-fn build_client(extra_roots: &[CertificateDer<'static>]) -> Result<reqwest::Client, TransportError> {
+fn build_client(
+    extra_roots: &[CertificateDer<'static>],
+    proxy: Option<reqwest::Proxy>,
+) -> Result<reqwest::Client, TransportError> {
     let bad = |reason: String| TransportError::Setup { reason };
     // Named, never the process's default: an application may have compiled in two providers and chosen none.
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -199,7 +215,11 @@ fn build_client(extra_roots: &[CertificateDer<'static>]) -> Result<reqwest::Clie
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    reqwest::Client::builder()
+    let mut builder = reqwest::Client::builder();
+    if let Some(proxy) = proxy {
+        builder = builder.proxy(proxy);
+    }
+    builder
         .tls_backend_preconfigured(tls)
         .https_only(true)
         .redirect(reqwest::redirect::Policy::none())

@@ -3,6 +3,8 @@
 //! It does no I/O of its own but through [`Transport`], and knows neither caches nor where an authority's
 //! endpoints come from.
 
+mod assertion;
+mod certificate;
 mod credential;
 mod error;
 mod http;
@@ -11,7 +13,11 @@ mod response;
 mod retry;
 mod transport;
 
+pub use self::assertion::AssertionContext;
+pub(crate) use self::assertion::AssertionError;
+pub use self::certificate::ClientCertificate;
 pub use self::credential::ClientCredential;
+pub(crate) use self::credential::{Authentication, Proof};
 pub use self::error::{ServiceError, ServiceErrorClass};
 pub use self::http::HttpTransport;
 pub(crate) use self::http::spawn;

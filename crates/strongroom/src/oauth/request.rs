@@ -2,7 +2,7 @@
 
 use url::form_urlencoded;
 
-use super::credential::ClientCredential;
+use super::credential::Proof;
 use super::transport::HttpRequest;
 use crate::SecretBytes;
 use crate::schema::Scopes;
@@ -28,9 +28,10 @@ pub(crate) enum RefreshReason {
 pub(crate) struct TokenRequest<'a> {
     pub(crate) token_endpoint: &'a str,
     pub(crate) client_id: &'a str,
-    pub(crate) credential: &'a ClientCredential,
+    pub(crate) proof: &'a Proof,
     pub(crate) scopes: &'a Scopes,
     pub(crate) claims: Option<&'a str>,
+    pub(crate) fmi_path: Option<&'a str>,
     pub(crate) reason: RefreshReason,
 }
 
@@ -39,11 +40,14 @@ impl TokenRequest<'_> {
     pub(crate) fn to_http(&self) -> HttpRequest {
         let mut form = Form::default();
         form.add("client_id", self.client_id);
-        self.credential.fill(&mut form);
+        self.proof.fill(&mut form);
         form.add("grant_type", "client_credentials");
         form.add("scope", &self.scopes.to_string());
         if let Some(claims) = self.claims {
             form.add("claims", claims);
+        }
+        if let Some(path) = self.fmi_path {
+            form.add("fmi_path", path);
         }
         let mut request = HttpRequest::post_form(self.token_endpoint, form.0);
         // Schema 5 of MSAL's server telemetry: API 1004 is the client credentials flow.

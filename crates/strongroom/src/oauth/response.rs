@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::credential::ClientCredential;
+use super::credential::Proof;
 use super::transport::HttpResponse;
 use crate::error::{Diagnose, ErrorKind};
 use crate::schema::lenient;
@@ -29,6 +29,8 @@ pub(crate) struct TokenResponse {
     pub(crate) refresh_in: Option<i64>,
     /// Space-separated, if the provider said what it granted.
     pub(crate) scope: Option<String>,
+    /// The whole answer.
+    pub(crate) body: Option<SecretString>,
 }
 
 /// An answer that is neither a token response nor an error message.
@@ -45,19 +47,15 @@ pub(crate) enum ResponseError {
 }
 
 impl TokenResponse {
-    /// Reads the answer to a request for a bearer token that was received at `now`.
-    pub(crate) fn read(
-        response: HttpResponse,
-        credential: &ClientCredential,
-        now: UnixSeconds,
-    ) -> Result<Self, Error> {
+    /// Reads the answer, received at `now`, to a request for a bearer token that carried `proof`.
+    pub(crate) fn read(response: HttpResponse, proof: &Proof, now: UnixSeconds) -> Result<Self, Error> {
         if !response.is_success() {
-            return Err(response.into_service_error(Some(credential)).into());
+            return Err(response.into_service_error(Some(proof)).into());
         }
         // The answer's own words, as an error is to show them.
         let shown = |text: &str| -> String {
             let text = text.chars().filter(|c| !c.is_control()).collect();
-            credential.redact(text).chars().take(80).collect()
+            proof.redact(text).chars().take(80).collect()
         };
         let Some(wire) = lenient::object::<Wire>(response.body.expose()) else {
             return Err(ResponseError::NotATokenResponse {
@@ -67,9 +65,10 @@ impl TokenResponse {
             .into());
         };
         if wire.error.is_some() {
-            return Err(response.into_service_error(Some(credential)).into());
+            return Err(response.into_service_error(Some(proof)).into());
         }
-        Ok(wire.check(now, shown)?)
+        let body = std::str::from_utf8(response.body.expose()).ok().map(SecretString::from);
+        Ok(TokenResponse { body, ..wire.check(now, shown)? })
     }
 }
 
@@ -115,6 +114,7 @@ impl Wire {
             ext_expires_in: self.ext_expires_in.unwrap_or(expires_in).clamp(expires_in, LONGEST_LIFETIME),
             refresh_in: self.refresh_in.filter(|seconds| (1..=expires_in).contains(seconds)),
             scope: self.scope.filter(|scope| !scope.trim().is_empty()),
+            body: None,
         })
     }
 }

@@ -38,6 +38,11 @@ impl<'a> Exchange<'a> {
         self.deadline.remaining()
     }
 
+    /// When the time is over.
+    pub(crate) fn deadline(&self) -> Deadline {
+        self.deadline
+    }
+
     /// Sends a request, and has no second try.
     pub(crate) async fn once(&self, mut request: HttpRequest) -> Result<HttpResponse, TransportError> {
         let host = host_of(&request.url);

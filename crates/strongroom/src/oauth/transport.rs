@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use super::credential::ClientCredential;
+use super::credential::Proof;
 use super::error::ServiceError;
 use super::retry::retry_after;
 use crate::SecretBytes;
@@ -34,7 +34,7 @@ pub struct HttpRequest {
     pub url: String,
     /// Names in lower case.
     pub headers: Vec<(&'static str, String)>,
-    /// Form-encoded for `POST`; may hold a client secret.
+    /// Form-encoded for `POST`; may hold a client secret or assertion.
     pub body: Option<SecretBytes>,
     /// From the first byte sent to the last one received; `None` for the transport's own.
     pub timeout: Option<Duration>,
@@ -166,8 +166,8 @@ impl HttpResponse {
         (200..300).contains(&self.status)
     }
 
-    /// The error that this answer to a request with the credential `sent` is.
-    pub(crate) fn into_service_error(self, sent: Option<&ClientCredential>) -> ServiceError {
+    /// The error that this answer to a request that carried `sent` is.
+    pub(crate) fn into_service_error(self, sent: Option<&Proof>) -> ServiceError {
         ServiceError::from_response(self.status, self.body.expose(), retry_after(&self), sent)
     }
 }

@@ -96,6 +96,8 @@ mod token_cache;
 mod token_confusion;
 #[cfg(unix)]
 mod unsaved_tokens;
+#[cfg(unix)]
+mod whole_answers;
 #[cfg(windows)]
 mod windows;
 #[cfg(unix)]

@@ -1,0 +1,112 @@
+//! What an application proves itself with.
+
+use std::path::PathBuf;
+
+use pyo3::exceptions::PyTypeError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyString};
+use strongroom::{AssertionContext, ClientCertificate, ClientCredential, SecretBytes, SecretString};
+
+use crate::foreign::attached;
+
+/// A client credential.
+#[pyclass(frozen, module = "strongroom._strongroom")]
+pub(crate) struct Credential(ClientCredential);
+
+#[pymethods]
+impl Credential {
+    /// A secret: its value.
+    #[staticmethod]
+    fn secret(secret: String) -> Self {
+        Self(ClientCredential::from_secret(secret))
+    }
+
+    /// A private key in PEM, with what its certificate is known by.
+    #[staticmethod]
+    fn pem(
+        private_key: String,
+        passphrase: Option<String>,
+        thumbprint: Option<String>,
+        public_certificate: Option<String>,
+    ) -> Self {
+        let certificate = ClientCertificate::from_pem(private_key);
+        Self::signing(certificate, passphrase, thumbprint, public_certificate)
+    }
+
+    /// A PFX file. With ``send_chain`` its certificates are sent along; with ``public_certificate`` those are.
+    #[staticmethod]
+    fn pfx(
+        py: Python<'_>,
+        path: PathBuf,
+        passphrase: Option<String>,
+        send_chain: bool,
+        public_certificate: Option<String>,
+    ) -> PyResult<Self> {
+        let content = py.detach(|| std::fs::read(path).map(SecretBytes::from))?;
+        let mut certificate = ClientCertificate::from_pfx(content, passphrase.map(SecretString::from));
+        if send_chain || public_certificate.is_some() {
+            certificate = certificate.send_chain(true);
+        }
+        Ok(Self::signing(certificate, None, None, public_certificate))
+    }
+
+    /// An assertion that somebody else has signed.
+    #[staticmethod]
+    fn assertion(assertion: &Bound<'_, PyAny>) -> PyResult<Self> {
+        Ok(Self(ClientCredential::from_assertion(text(assertion)?)))
+    }
+
+    /// Assertions from a function, which is called with a dictionary for each request.
+    #[staticmethod]
+    fn provider(function: Py<PyAny>) -> Self {
+        Self(ClientCredential::from_assertion_provider(move |context| {
+            attached(|py| provided(function.bind(py), context))
+        }))
+    }
+}
+
+impl Credential {
+    pub(super) fn inner(&self) -> ClientCredential {
+        self.0.clone()
+    }
+
+    fn signing(
+        mut certificate: ClientCertificate,
+        passphrase: Option<String>,
+        thumbprint: Option<String>,
+        public_certificate: Option<String>,
+    ) -> Self {
+        if let Some(passphrase) = passphrase {
+            certificate = certificate.passphrase(passphrase);
+        }
+        if let Some(thumbprint) = thumbprint {
+            certificate = certificate.thumbprint(thumbprint);
+        }
+        if let Some(pem) = public_certificate {
+            certificate = certificate.public_certificate(pem);
+        }
+        Self(ClientCredential::from_certificate(certificate))
+    }
+}
+
+fn provided(function: &Bound<'_, PyAny>, context: &AssertionContext) -> PyResult<SecretString> {
+    let asked = PyDict::new(function.py());
+    asked.set_item("client_id", context.client_id())?;
+    asked.set_item("token_endpoint", context.token_endpoint())?;
+    if let Some(path) = context.fmi_path() {
+        asked.set_item("fmi_path", path)?;
+    }
+    text(&function.call1((asked,))?)
+}
+
+/// An assertion, which may come as bytes.
+fn text(assertion: &Bound<'_, PyAny>) -> PyResult<SecretString> {
+    if let Ok(bytes) = assertion.cast::<PyBytes>() {
+        let text = std::str::from_utf8(bytes.as_bytes());
+        return text.map(SecretString::from).map_err(|_| PyTypeError::new_err("a client assertion is ASCII"));
+    }
+    match assertion.cast::<PyString>() {
+        Ok(text) => Ok(SecretString::from(&*text.to_cow()?)),
+        Err(_) => Err(PyTypeError::new_err("a client assertion is a text or bytes")),
+    }
+}

@@ -1,0 +1,250 @@
+//! Client assertions (RFC 7523): those that this library signs, and those that the application provides.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde_json::{Map, Value, json};
+use tokio::sync::oneshot;
+use uuid::Uuid;
+
+use super::certificate::{CertificateError, SigningKey};
+use crate::error::{Diagnose, ErrorKind};
+use crate::platform::fork::PerProcess;
+use crate::time::{Deadline, UnixSeconds};
+use crate::{Error, SecretString, wait};
+
+/// How long an assertion is valid, in seconds.
+const LIFETIME: i64 = 600;
+/// How long one is used, in seconds: it has to arrive before its end.
+const USED_FOR: i64 = 540;
+/// Who asks more endpoints than that for tokens has the assertions for those beyond signed anew.
+const MOST_KEPT: usize = 64;
+/// More calls of assertion providers than that are not under way at once in a process: those that never return would
+/// else fill it with threads.
+const MOST_CALLS: usize = 64;
+
+/// What an assertion is asked for: see
+/// [`ClientCredential::from_assertion_provider`](crate::ClientCredential::from_assertion_provider).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AssertionContext {
+    client_id: String,
+    token_endpoint: String,
+    fmi_path: Option<String>,
+}
+
+impl AssertionContext {
+    pub(super) fn new(client_id: &str, token_endpoint: &str, fmi_path: Option<&str>) -> Self {
+        Self {
+            client_id: client_id.to_owned(),
+            token_endpoint: token_endpoint.to_owned(),
+            fmi_path: fmi_path.map(str::to_owned),
+        }
+    }
+
+    /// The application, `iss` and `sub` of an assertion that it signs itself.
+    #[must_use]
+    pub fn client_id(&self) -> &str {
+        &self.client_id
+    }
+
+    /// Where the assertion goes: the `aud` of one that the application signs itself.
+    #[must_use]
+    pub fn token_endpoint(&self) -> &str {
+        &self.token_endpoint
+    }
+
+    /// The path of a federated managed identity, if the token is asked for with one.
+    #[must_use]
+    pub fn fmi_path(&self) -> Option<&str> {
+        self.fmi_path.as_deref()
+    }
+}
+
+/// The application's own source of assertions.
+pub(super) type AssertionProvider =
+    dyn Fn(&AssertionContext) -> Result<SecretString, Error> + Send + Sync + 'static;
+
+/// Assertions that this library signs. One is used for several requests, as MSAL does it.
+pub(super) struct SignedAssertions {
+    key: SigningKey,
+    client_claims: Map<String, Value>,
+    /// By token endpoint. Of each process its own: the thread that held the lock when it was forked is not there.
+    kept: PerProcess<Mutex<HashMap<String, Kept>>>,
+}
+
+struct Kept {
+    assertion: SecretString,
+    signed_at: UnixSeconds,
+}
+
+impl Kept {
+    /// One from the future was signed under another clock.
+    fn is_good(&self, now: UnixSeconds) -> bool {
+        (0..USED_FOR).contains(&now.since(self.signed_at))
+    }
+}
+
+impl SignedAssertions {
+    pub(super) fn new(key: SigningKey, client_claims: Map<String, Value>) -> Self {
+        Self { key, client_claims, kept: PerProcess::new(Mutex::default) }
+    }
+
+    /// What tells these assertions from those of another key or certificate, without a secret.
+    pub(super) fn identity(&self) -> &str {
+        self.key.header()
+    }
+
+    pub(super) fn client_claims(&self) -> String {
+        Value::Object(self.client_claims.clone()).to_string()
+    }
+
+    /// An assertion for this endpoint.
+    pub(super) fn assertion(
+        &self,
+        client_id: &str,
+        token_endpoint: &str,
+        now: UnixSeconds,
+    ) -> Result<SecretString, CertificateError> {
+        let kept = self.kept.get();
+        let lock = || kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(kept) = lock().get(token_endpoint).filter(|kept| kept.is_good(now)) {
+            return Ok(kept.assertion.clone());
+        }
+        let assertion = self.key.sign(&self.claims(client_id, token_endpoint, now))?;
+        let mut kept = lock();
+        kept.retain(|_, kept| kept.is_good(now));
+        if kept.len() < MOST_KEPT {
+            let new = Kept { assertion: assertion.clone(), signed_at: now };
+            kept.insert(token_endpoint.to_owned(), new);
+        }
+        Ok(assertion)
+    }
+
+    fn claims(&self, client_id: &str, token_endpoint: &str, now: UnixSeconds) -> Map<String, Value> {
+        let own = [
+            ("aud", json!(token_endpoint)),
+            ("iss", json!(client_id)),
+            ("sub", json!(client_id)),
+            ("jti", json!(Uuid::new_v4().to_string())),
+            ("iat", json!(now.get())),
+            ("exp", json!(now.plus(LIFETIME).get())),
+        ];
+        let mut claims: Map<_, _> = own.map(|(name, value)| (name.to_owned(), value)).into_iter().collect();
+        claims.extend(self.client_claims.clone());
+        claims
+    }
+}
+
+impl fmt::Debug for SignedAssertions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SignedAssertions").field("key", &self.key).finish_non_exhaustive()
+    }
+}
+
+/// Calls the application's provider, on a thread of its own: it may block, and other requests must not wait for it.
+pub(super) async fn provided(
+    provider: Arc<AssertionProvider>,
+    context: AssertionContext,
+    deadline: Deadline,
+) -> Result<SecretString, AssertionError> {
+    let (sender, receiver) = oneshot::channel();
+    let call = Call::begin().ok_or(AssertionError::Busy)?;
+    std::thread::Builder::new()
+        .name("strongroom-assertion".into())
+        .spawn(move || {
+            let _call = call;
+            let _ = sender.send(provider(&context));
+        })
+        .map_err(|error| AssertionError::NoThread(error.to_string()))?;
+    let assertion = match wait::until(deadline, receiver).await {
+        Some(Ok(outcome)) => outcome.map_err(AssertionError::Failed)?,
+        Some(Err(_)) => return Err(AssertionError::Panicked),
+        None => return Err(AssertionError::TimedOut),
+    };
+    if assertion.expose().trim().is_empty() {
+        return Err(AssertionError::Empty);
+    }
+    Ok(assertion)
+}
+
+/// A call that is under way.
+struct Call;
+
+impl Call {
+    fn begin() -> Option<Self> {
+        let under_way = Self::under_way();
+        let begun = under_way.fetch_add(1, Ordering::Relaxed);
+        let call = Self;
+        (begun < MOST_CALLS).then_some(call)
+    }
+
+    fn under_way() -> &'static AtomicUsize {
+        static UNDER_WAY: PerProcess<AtomicUsize> = PerProcess::new(AtomicUsize::default);
+        UNDER_WAY.get()
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        Self::under_way().fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The application's provider gave no assertion.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AssertionError {
+    #[error("there is no client assertion: {0}")]
+    Failed(#[source] Error),
+    #[error("the assertion provider gave an empty client assertion")]
+    Empty,
+    #[error("the assertion provider panicked")]
+    Panicked,
+    #[error("the assertion provider gave no client assertion in time")]
+    TimedOut,
+    #[error("too many calls of assertion providers have not returned")]
+    Busy,
+    #[error("there is no thread for the assertion provider: {0}")]
+    NoThread(String),
+}
+
+impl Diagnose for AssertionError {
+    fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Failed(error) => error.kind(),
+            Self::Empty => ErrorKind::Configuration,
+            Self::Panicked | Self::Busy | Self::NoThread(_) => ErrorKind::Internal,
+            Self::TimedOut => ErrorKind::Network,
+        }
+    }
+
+    fn code(&self) -> &str {
+        match self {
+            Self::Failed(error) => error.code(),
+            Self::Empty => "empty_client_assertion",
+            Self::Panicked => "assertion_provider_panicked",
+            Self::TimedOut => "assertion_timed_out",
+            Self::Busy => "assertion_provider_busy",
+            Self::NoThread(_) => "no_thread",
+        }
+    }
+
+    fn remedy(&self) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Failed(error) => error.remedy(),
+            Self::Empty | Self::Panicked => Some("correct the assertion provider".into()),
+            Self::TimedOut | Self::Busy => Some("see what the assertion provider waits for".into()),
+            Self::NoThread(_) => Some("see what limits the threads of this process".into()),
+        }
+    }
+
+    fn is_retryable(&self) -> bool {
+        match self {
+            Self::Failed(error) => error.is_retryable(),
+            Self::TimedOut | Self::Busy | Self::NoThread(_) => true,
+            Self::Empty | Self::Panicked => false,
+        }
+    }
+}
