@@ -513,39 +513,31 @@ def herd(args):
 
 # --- python ---------------------------------------------------------------------------------------
 
-def have(name):
-    """Whether Python has strongroom's `name`."""
-    return not subprocess.run([PY, "-c", f"import strongroom; strongroom.{name}"], stderr=subprocess.DEVNULL).returncode
-
-
 def python(args):
     """Strongroom's package for Python beside msal and msal-extensions."""
-    if not have("PersistedTokenCache"):
+    if subprocess.run([PY, "-c", "import strongroom"], stderr=subprocess.DEVNULL).returncode:
         raise SystemExit("python: the package is not installed: bench/run python builds it")
-    client = have("ConfidentialClientApplication")
     sizes = args.sizes or ([1, 1000] if args.quick else [1, 1000, 100000])
-    parts = {"start": python_start, "hit": python_hit, "add": python_add, "contend": python_contend}
-    for name, part in parts.items():
+    for name, part in {"start": python_start, "hit": python_hit, "add": python_add, "contend": python_contend}.items():
         if args.only in (None, name):
             with Bench() as b:
-                part(args, b, sizes, client)
+                part(args, b, sizes)
 
 
-def python_start(args, b, sizes, client):
+def python_start(args, b, sizes):
     """Whole processes, with one token in the cache."""
     os.chdir(b.dir)   # `-c` puts the current folder first on the path: an empty one
     path = b.cache(1)
     warm = lambda library: [PY, PEER("warm_python.py"), library, make_cache.CLIENT, "bench-secret", b.authority, b.ca, make_cache.scope(0), path]
     c = {"python -c pass": [PY, "-c", "pass"], "import strongroom": [PY, "-c", "import strongroom"],
-         "a token: msal, msal-extensions": warm("msal"), "a token: msal, our cache": warm("cache")}
-    if client:
-        c["a token: our client"] = warm("client")
+         "a token: msal, msal-extensions": warm("msal"), "a token: msal, our cache": warm("cache"),
+         "a token: our client": warm("client")}
     for name, s in compete(c, 3 if args.quick else max(args.rounds, 15), b.env).items():
         emit({"bench": "python", "what": "start", "who": name, "unit": "ms", **spread([x[0] for x in s]),
               "cpu": round(statistics.median(x[1] for x in s), 1)})
 
 
-def python_hit(args, b, sizes, client):
+def python_hit(args, b, sizes):
     for n in sizes:
         rows = run_json([PY, PEER("hits_python.py"), b.config, b.cache(n), str(n)], b.env)
         bare = rows["msal, a cache that does nothing"]["us"]
@@ -555,14 +547,14 @@ def python_hit(args, b, sizes, client):
             emit({"bench": "python", "what": "hit", "who": name, "tokens": n, "unit": "us", **row})
 
 
-def python_add(args, b, sizes, client):
+def python_add(args, b, sizes):
     count = 7 if args.quick else 25
     for n in [n for n in sizes if n <= 10000]:
         for who, library in (("msal-extensions", "msal"), ("ours", "cache")):
             argv = lambda path: [PY, PEER("adds_python.py"), library, path, str(count)]
             samples = [run_json(argv(b.cache(n)), b.env) for _ in range(1 if args.quick else 5)]
             row = {"bench": "python", "what": "add", "who": who, "tokens": n, "unit": "ms", **spread([s["ms"] for s in samples]),
-                   "least": min(s["min"] for s in samples)}
+                   "least": min(s["min"] for s in samples), "cpu": statistics.median(s["cpu"] for s in samples)}
             if shutil.which("strace"):
                 row.update(per_add(argv, b, n, count))
             emit(row)
@@ -582,7 +574,7 @@ def per_add(argv, b, n, count):
             "fsyncs": count_of(lambda c: "sync(" in c)}
 
 
-def python_contend(args, b, sizes, client):
+def python_contend(args, b, sizes):
     """8 processes, one file: `add` alone, and whole applications that ask our token endpoint."""
     k, rounds = args.tokens, 2 if args.quick else args.rounds
     daemon = lambda library: lambda path, p, start: (
@@ -590,9 +582,8 @@ def python_contend(args, b, sizes, client):
         + sum((["--scope", f"api://p{p}-{i}/.default"] for i in range(k)), []))
     adds = lambda library: lambda path, p, start: [PY, PEER("adds_python.py"), library, path, str(k), f"api://p{p}-", start]
     cases = {"add: msal-extensions": adds("msal"), "add: ours": adds("cache"),
-             "application: msal, msal-extensions": daemon("msal"), "application: msal, our cache": daemon("cache")}
-    if client:
-        cases["application: our client"] = daemon("client")
+             "application: msal, msal-extensions": daemon("msal"), "application: msal, our cache": daemon("cache"),
+             "application: our client": daemon("client")}
     runs = {name: [] for name in cases}
     for r in range(rounds):
         for name, make in cases.items():

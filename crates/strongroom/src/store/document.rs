@@ -260,9 +260,7 @@ impl<P: Persistence> DocumentStore<P> {
                 drop(turn);
             };
             let fence = Fence::new(&still_held).on_replaced(&replaced);
-            if let Saved::Saved(revision) =
-                self.persistence.save(&bytes, &snapshot.revision, &fence).await?
-            {
+            if let Saved::Saved(revision) = self.persistence.save(&bytes, &snapshot.revision, &fence).await? {
                 replaced(&revision);
                 retire(outdated);
                 return Ok(Outcome::Applied { swept, removed });

@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use strongroom::{
-    Credential, CredentialStore as _, DocumentStore, Error, Fence, FilePersistence, Loaded, Outcome,
-    Persistence as _, Revision, Saved, SecretBytes, Step, block_on,
+    Credential, CredentialStore as _, DocumentStore, Error, Fence, FilePersistence, Loaded, Persistence as _,
+    Revision, Saved, SecretBytes, Step, block_on,
 };
 
 use crate::schema_support::{app_token, change};

@@ -84,7 +84,11 @@ pub(super) async fn acquire(path: &Path, mode: u32, deadline: Deadline) -> Resul
         // Nobody should delete this file; if somebody does, the lock is on the one that is there now.
         if locked.is_at(path) {
             locked.sign();
-            return Ok(OurLock { locked, path: path.to_owned(), turn: Some(Turn { _guard: turn, _queue: queue }) });
+            return Ok(OurLock {
+                locked,
+                path: path.to_owned(),
+                turn: Some(Turn { _guard: turn, _queue: queue }),
+            });
         }
     }
 }
