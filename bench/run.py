@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measures the peers, and Strongroom beside them.  See README.md.
 
-    bench/run cold|hit|add|miss|contend|crash|herd|succession|floors|all [--rounds R] [--quick] [--ours TEMPLATE]   (sets up first)
+    bench/run cold|hit|add|miss|contend|crash|herd|succession|python|floors|all [--rounds R] [--quick] [--ours TEMPLATE]   (sets up first)
     .venv/bin/python run.py …                       (what bench/run calls)
 
 One JSON line per measurement on stdout, then a table.
@@ -323,6 +323,16 @@ def loop(template, b, cache, scopes):
     return ["/bin/sh", "-c", "e=0\n" + "\n".join(lines) + f'\necho "{{\\"tokens\\": $(({len(scopes)}-e)), \\"errors\\": [$e]}}"; exit 0']
 
 
+def said(job, limit):
+    """The last line that a process prints."""
+    try:
+        return json.loads((job.communicate(timeout=limit)[0].strip() or "{}").splitlines()[-1])
+    except subprocess.TimeoutExpired:
+        job.kill()
+        job.communicate()
+        return {"errors": ["timeout"]}
+
+
 def contend(args):
     k = args.tokens
     cases = [("python", 8, 0, 0), ("node", 0, 8, 0), ("python+node", 4, 4, 0)]
@@ -350,14 +360,7 @@ def contend(args):
                         argv = loop(args.ours, b, cache, scopes)
                         argv[2] = f"sleep $(awk 'BEGIN {{ d = {start} - '$(date +%s.%N)'; print (d > 0 ? d : 0) }}')\n" + argv[2]
                     jobs.append(subprocess.Popen(argv, env=b.env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True))
-                outs = []
-                for j in jobs:
-                    try:
-                        outs.append(json.loads((j.communicate(timeout=args.limit)[0].strip() or "{}").splitlines()[-1]))
-                    except subprocess.TimeoutExpired:
-                        j.kill()
-                        j.communicate()
-                        outs.append({"errors": ["timeout"]})
+                outs = [said(j, args.limit) for j in jobs]
                 wall.append(time.time() - float(start))
                 found = targets(cache)
                 torn += found is None
@@ -508,6 +511,95 @@ def herd(args):
                   "errors": {e: failed.count(e) for e in sorted(set(failed))} or None})
 
 
+# --- python ---------------------------------------------------------------------------------------
+
+def python(args):
+    """Strongroom's package for Python beside msal and msal-extensions."""
+    if subprocess.run([PY, "-c", "import strongroom"], stderr=subprocess.DEVNULL).returncode:
+        raise SystemExit("python: the package is not installed: bench/run python builds it")
+    sizes = args.sizes or ([1, 1000] if args.quick else [1, 1000, 100000])
+    for name, part in {"start": python_start, "hit": python_hit, "add": python_add, "contend": python_contend}.items():
+        if args.only in (None, name):
+            with Bench() as b:
+                part(args, b, sizes)
+
+
+def python_start(args, b, sizes):
+    """Whole processes, with one token in the cache."""
+    os.chdir(b.dir)   # `-c` puts the current folder first on the path: an empty one
+    path = b.cache(1)
+    warm = lambda library: [PY, PEER("warm_python.py"), library, make_cache.CLIENT, "bench-secret", b.authority, b.ca, make_cache.scope(0), path]
+    c = {"python -c pass": [PY, "-c", "pass"], "import strongroom": [PY, "-c", "import strongroom"],
+         "a token: msal, msal-extensions": warm("msal"), "a token: msal, our cache": warm("cache"),
+         "a token: our client": warm("client")}
+    for name, s in compete(c, 3 if args.quick else max(args.rounds, 15), b.env).items():
+        emit({"bench": "python", "what": "start", "who": name, "unit": "ms", **spread([x[0] for x in s]),
+              "cpu": round(statistics.median(x[1] for x in s), 1)})
+
+
+def python_hit(args, b, sizes):
+    for n in sizes:
+        rows = run_json([PY, PEER("hits_python.py"), b.config, b.cache(n), str(n)], b.env)
+        bare = rows["msal, a cache that does nothing"]["us"]
+        for name, row in rows.items():
+            if "cache_us" in row:
+                row["share_of_msal"] = f"{row['cache_us'] / bare:.0%}"
+            emit({"bench": "python", "what": "hit", "who": name, "tokens": n, "unit": "us", **row})
+
+
+def python_add(args, b, sizes):
+    count = 7 if args.quick else 25
+    for n in [n for n in sizes if n <= 10000]:
+        for who, library in (("msal-extensions", "msal"), ("ours", "cache")):
+            argv = lambda path: [PY, PEER("adds_python.py"), library, path, str(count)]
+            samples = [run_json(argv(b.cache(n)), b.env) for _ in range(1 if args.quick else 5)]
+            row = {"bench": "python", "what": "add", "who": who, "tokens": n, "unit": "ms", **spread([s["ms"] for s in samples]),
+                   "least": min(s["min"] for s in samples), "cpu": statistics.median(s["cpu"] for s in samples)}
+            if shutil.which("strace"):
+                row.update(per_add(argv, b, n, count))
+            emit(row)
+
+
+def per_add(argv, b, n, count):
+    """How often an add takes the lock and replaces the file, by what it does to both of them."""
+    path, log = b.cache(n), b.path("strace.log")
+    subprocess.run(["strace", "-f", "-qq", "-o", log, "-e", "trace=unlink,unlinkat,rename,renameat,renameat2,open,openat,fsync,fdatasync"] + argv(path),
+                   env=b.env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open(log, errors="replace") as f:
+        calls = [line for line in f if re.search(r"= \d+", line)]
+    quoted = '"' + path + '"'
+    count_of = lambda is_one: round(sum(map(is_one, calls)) / count, 2)
+    return {"lock_cycles": count_of(lambda c: "unlink" in c and path + ".lockfile" in c),
+            "saves": count_of(lambda c: quoted in c and ("O_TRUNC" in c or "rename" in c)),
+            "fsyncs": count_of(lambda c: "sync(" in c)}
+
+
+def python_contend(args, b, sizes):
+    """8 processes, one file: `add` alone, and whole applications that ask our token endpoint."""
+    k, rounds = args.tokens, 2 if args.quick else args.rounds
+    daemon = lambda library: lambda path, p, start: (
+        [PY, PEER("python_daemon.py"), b.config, path, "--library", library, "--start-at", start]
+        + sum((["--scope", f"api://p{p}-{i}/.default"] for i in range(k)), []))
+    adds = lambda library: lambda path, p, start: [PY, PEER("adds_python.py"), library, path, str(k), f"api://p{p}-", start]
+    cases = {"add: msal-extensions": adds("msal"), "add: ours": adds("cache"),
+             "application: msal, msal-extensions": daemon("msal"), "application: msal, our cache": daemon("cache"),
+             "application: our client": daemon("client")}
+    runs = {name: [] for name in cases}
+    for r in range(rounds):
+        for name, make in cases.items():
+            path, start = b.path(f"contend-{len(os.listdir(b.dir))}.bin"), time.time() + 4
+            jobs = [subprocess.Popen(make(path, p, str(start)), env=b.env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+                    for p in range(8)]
+            outs = [said(j, args.limit) for j in jobs]
+            runs[name].append((time.time() - start, sum(o.get("tokens", 0) for o in outs), len(targets(path) or ()),
+                               [e for o in outs for e in o.get("errors", [])]))
+    for name, of in runs.items():
+        failed = sum((errors for *_, errors in of), [])
+        emit({"bench": "python", "what": "contend", "who": name, "asked": 8 * k, "returned": sorted(x[1] for x in of),
+              "in_file": sorted(x[2] for x in of), "unit": "s", **spread([x[0] for x in of]),
+              "errors": {e: failed.count(e) for e in sorted(set(map(str, failed)))} or None})
+
+
 # --- succession -----------------------------------------------------------------------------------
 
 def succession(args):
@@ -596,7 +688,7 @@ def floors(args):
 
 
 ALL = {"floors": floors, "cold": cold, "hit": hit, "add": add, "miss": miss, "contend": contend, "crash": crash, "herd": herd,
-       "succession": succession}
+       "succession": succession, "python": python}
 
 
 def main():
@@ -606,9 +698,9 @@ def main():
     ap.add_argument("--loop", help="add: template of a program that adds in one process")
     ap.add_argument("--rounds", type=int, default=5)
     ap.add_argument("--quick", action="store_true", help="smaller sizes, for a look")
-    ap.add_argument("--sizes", type=lambda s: [int(x) for x in s.split(",")], help="cold, hit, add: tokens in the file")
-    ap.add_argument("--tokens", type=int, default=25, help="contend: tokens per process")
-    ap.add_argument("--only", help="contend, crash, herd: the one case with this name")
+    ap.add_argument("--sizes", type=lambda s: [int(x) for x in s.split(",")], help="cold, hit, add, python: tokens in the file")
+    ap.add_argument("--tokens", type=int, default=25, help="contend, python: tokens per process")
+    ap.add_argument("--only", help="contend, crash, herd: the one case with this name; python: start, hit, add or contend")
     ap.add_argument("--processes", type=int, default=16, help="herd")
     ap.add_argument("--kills", type=int, help="crash: how many (default 100; node 30)")
     ap.add_argument("--big", type=int, default=2000, help="crash: tokens in the file")
@@ -616,7 +708,7 @@ def main():
     args = ap.parse_args()
     if args.what == "all" and args.ours:
         ap.error("--ours differs per subcommand: run them one by one")
-    for name in ALL if args.what == "all" else [args.what]:
+    for name in [name for name in ALL if name != "python"] if args.what == "all" else [args.what]:
         start = len(ROWS)
         ALL[name](args)
         table(ROWS[start:])

@@ -44,6 +44,10 @@ where
 {
     py.detach(|| {
         let mut future = pin!(future);
+        // What a look at a file answers is not to pay for a waker and a clock.
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            return Ok(Some(output));
+        }
         let waker = Waker::from(Arc::new(Unpark(thread::current())));
         let mut context = Context::from_waker(&waker);
         let mut looked = Instant::now();

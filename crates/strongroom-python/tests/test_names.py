@@ -106,6 +106,21 @@ print(PersistedTokenCache(FilePersistence(sys.argv[1])))
     assert python(program).stdout.strip() == "[]"
 
 
+def test_a_look_up_imports_nothing_that_takes_longer_than_itself(python, location):
+    program = """
+import sys
+for name in ("msal", "portalocker"):
+    sys.modules[name] = None
+before = set(sys.modules)
+import strongroom
+cache = strongroom.PersistedTokenCache(strongroom.FilePersistence(sys.argv[1]))
+assert list(cache.search("AccessToken", target=["s"], query={"client_id": "c"})) == []
+slow = {"asyncio", "contextlib", "functools", "hashlib", "importlib", "json", "logging", "re", "threading", "typing", "urllib"}
+print(sorted(slow & (set(sys.modules) - before)))
+"""
+    assert python(program, location).stdout.strip() == "[]"
+
+
 def test_everything_public_is_explained():
     pytest.importorskip("msal")
     for name in [*ROOT[:8], "SealedFilePersistence"]:

@@ -151,6 +151,14 @@ def test_a_search_finds_what_msal_finds(kind, arguments, cache):
         assert cache.find(kind, **arguments, **now) == found
 
 
+def test_scopes_can_be_anything_to_go_through_in_any_order(cache):
+    cache.add(app_token_event(scope="s1 s2"))
+    for _ in range(2):
+        for scopes in (["s1", "s2"], ["s2", "s1"], ("s2",), {"s1", "s2"}, iter(["s2", "s1"])):
+            assert len(list(cache.search(AT, target=scopes, query=app_token_query()))) == 1, scopes
+        assert list(cache.search(AT, target=iter(["s3"]), query=app_token_query())) == []
+
+
 def test_target_and_query_are_given_by_name(cache):
     with pytest.raises(TypeError):
         cache.search(AT, ["s1"])

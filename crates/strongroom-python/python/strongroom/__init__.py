@@ -17,8 +17,6 @@ Log records go to the logger ``strongroom``.
 
 from __future__ import annotations
 
-import importlib as _importlib
-
 try:
     from . import _strongroom as _strongroom
 except ImportError as _error:
@@ -83,7 +81,8 @@ _LAZY = {
 def __getattr__(name: str) -> Any:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = _importlib.import_module(f"{__name__}.{_LAZY[name] or name}")
+    # Not by `importlib`, which imports more than this package does.
+    module = __import__(f"{__name__}.{_LAZY[name] or name}", fromlist=("",))
     value = module if _LAZY[name] is None else getattr(module, name)
     globals()[name] = value
     return value

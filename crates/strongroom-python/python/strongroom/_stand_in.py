@@ -5,12 +5,8 @@ The entries and their keys are those of MSAL Python 1.39, which the tests compar
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import json
-import threading
 import time
-from urllib.parse import urlsplit
+from _thread import RLock
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +35,7 @@ class SerializableTokenCache:
     has_state_changed = False
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self.key_makers: Dict[str, Callable[..., str]] = {
             _CredentialType.ACCESS_TOKEN: _access_token_key,
             _CredentialType.REFRESH_TOKEN: _refresh_token_key,
@@ -156,6 +152,8 @@ def _joined(parts: List[Optional[str]]) -> str:
 
 def _entries(event: Mapping[str, Any], now: int) -> List[Tuple[str, Dict[str, Any]]]:
     """The entries that a token response becomes."""
+    from urllib.parse import urlsplit
+
     response, data = event.get("response", {}), event.get("data", {})
     environment: Optional[str] = None
     realm: Optional[str] = None
@@ -250,6 +248,9 @@ def _extended_key(data: Mapping[str, Any]) -> str:
         return ""
     parts = (part.encode("utf-8") for name in sorted(extra) for part in (name, extra[name]))
     text = b"".join(b"%d:%s" % (len(part), part) for part in parts)
+    import base64
+    import hashlib
+
     digest = hashlib.sha256(text).digest()
     return base64.urlsafe_b64encode(digest).rstrip(b"=").decode("ascii").lower()
 
@@ -269,5 +270,8 @@ def _account_of(
 
 def _decoded(part: str) -> Dict[str, Any]:
     """A part of a JWT. Nothing is verified: it came from the token endpoint itself."""
+    import base64
+    import json
+
     decoded: Dict[str, Any] = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
     return decoded

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import os
-import threading
 import time
-import warnings
-import weakref
-from contextlib import contextmanager
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Dict, Generator, Iterator, List, Mapping, Optional, Tuple
+from _thread import RLock, get_ident
+from _weakrefset import WeakSet
 
 from ._base import NotPicklable
 from ._native_cache import native_cache as _native_cache
-from .cache_lock import CrossPlatLock as CrossPlatLock, LockError as LockError
 from .persistence import BasePersistence, PersistenceNotFound as PersistenceNotFound
 
+# `json`, `threading`, `typing` and their like take longer to import than a token takes to be found.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+
     from ._msal import SerializableTokenCache
+    from .cache_lock import CrossPlatLock as CrossPlatLock, LockError as LockError
+
+    _Operation = Tuple[str, str, str, bool]
 else:
     try:
         from msal import SerializableTokenCache
@@ -26,8 +27,6 @@ else:
         from ._stand_in import SerializableTokenCache
 
 __all__ = ["CrossPlatLock", "LockError", "PersistedTokenCache", "PersistenceNotFound"]
-
-_Operation = Tuple[str, str, str, bool]
 
 
 class PersistedTokenCache(NotPicklable, SerializableTokenCache):
@@ -62,9 +61,9 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         lock_timeout: float = 10.0,
         dialect: Optional[str] = None,
     ) -> None:
-        self._pending = threading.local()
+        self._pending: Dict[int, List[_Operation]] = {}
         self._answers: Dict[Any, Tuple[int, int, int, List[Dict[str, Any]]]] = {}
-        self._view: Tuple[Optional[str], Mapping[str, Any]] = (None, MappingProxyType({}))
+        self._view: Optional[Tuple[str, Mapping[str, Any]]] = None
         self._persistence = persistence
         self.is_encrypted: bool = persistence.is_encrypted
         self._native, self._lock_location = _native_cache(persistence, lock_location, lock_timeout, dialect)
@@ -88,17 +87,18 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         :param query: fields, by name. ``home_account_id: None`` asks for an application's own tokens.
         :param now: the time that tokens expire by, in Unix seconds.
         """
-        target = sorted(target or [])
-        now = int(time.time() if now is None else now)
-        query = dict(query or {})
-        if credential_type in _SECTIONS:
-            found = self._found(credential_type, target, query, now)
-        else:
-            # Of a section that is nobody's there are no rules but the parent's.
-            self._native.refresh()
-            entries = self._cache.get(credential_type, {}).values()
-            found = [entry for entry in entries if self._is_matching(entry, query, set(target))]
-        return (dict(entry) for entry in found)
+        if not isinstance(target, list):
+            target = list(target or ())
+        asked_at = time.time() if now is None else now
+        key = (credential_type, *target, *(query or _NOTHING).items())
+        try:
+            answer = self._answers.get(key)
+        except TypeError:  # Something in it cannot be hashed.
+            return self._found(credential_type, target, query, int(asked_at), None)
+        # The same as before if it has been asked for and nothing has changed: that costs one look at the file.
+        if answer is not None and answer[1] <= asked_at <= answer[2] and self._native.is_at(answer[0]):
+            return (dict(entry) for entry in answer[3])
+        return self._found(credential_type, target, query, int(asked_at), key)
 
     def find(
         self,
@@ -109,6 +109,8 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         now: Optional[float] = None,
     ) -> List[Dict[str, Any]]:
         """Deprecated: ``list(search(...))``."""
+        import warnings
+
         warnings.warn(
             "Use list(search(...)) instead to explicitly get a list.", DeprecationWarning, stacklevel=2
         )
@@ -120,8 +122,16 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         :param now: the time of the response, in Unix seconds.
         """
         now = kwargs.get("now")
-        with self._one_step(None if now is None else int(now)):
+        # What is modified meanwhile in this thread is stored at the end, all of it or nothing.
+        step: List[_Operation] = []
+        self._pending[get_ident()] = step
+        try:
             super().add(event, **kwargs)
+        finally:
+            self._pending.pop(get_ident(), None)
+        for operations in _in_order(step):
+            sweep = any(kind == self.CredentialType.ACCESS_TOKEN for kind, *_ in operations)
+            self._native.change(operations, None if now is None else int(now), sweep)
 
     def modify(
         self,
@@ -144,8 +154,10 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         ):
             # Of an event that says nothing. It is of no use to anybody.
             return
+        import json
+
         operation = (credential_type, key, json.dumps(entry), removed)
-        step: Optional[List[_Operation]] = getattr(self._pending, "step", None)
+        step = self._pending.get(get_ident())
         if step is None:
             self._native.change([operation], None, False)
         else:
@@ -160,6 +172,8 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
     def deserialize(self, state: Optional[str]) -> None:
         """Takes ``state`` for what is in memory, until what is kept changes. Writes nothing: the next change does."""
         if state:
+            import json
+
             # Complains of what is no JSON as it always has.
             json.loads(state)
         self._native.deserialize(state or "{}")
@@ -178,11 +192,13 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
     def _cache(self) -> Mapping[str, Any]:
         """What is in memory, to be looked at."""
         text = self._native.serialize() or "{}"
-        known, view = self._view
-        if text != known:
-            view = MappingProxyType(json.loads(text))
-            self._view = (text, view)
-        return view
+        view = self._view
+        if view is None or text != view[0]:
+            import json
+            from types import MappingProxyType
+
+            view = self._view = (text, MappingProxyType(json.loads(text)))
+        return view[1]
 
     @_cache.setter
     def _cache(self, value: Mapping[str, Any]) -> None:
@@ -191,43 +207,33 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
             raise AttributeError("_cache can be looked at, not set: use deserialize()")
 
     def _found(
-        self, credential_type: str, target: List[str], query: Dict[str, Any], now: int
-    ) -> List[Dict[str, Any]]:
-        """What answers; the same as before if it has been asked for and nothing has changed."""
-        key = (credential_type, *target, *query.items())
-        try:
-            answer = self._answers.get(key)
-        except TypeError:  # Something in it cannot be hashed.
-            return self._native.search(credential_type, target, query, now)[0]
-        if answer is not None:
-            generation, since, until, found = answer
-            if since <= now <= until and self._native.is_at(generation):
-                return found
-        found, known = self._native.search(credential_type, target, query, now)
-        if known is not None and found and all(_is_flat(entry) for entry in found):
+        self,
+        credential_type: str,
+        target: List[str],
+        query: Optional[Mapping[str, Any]],
+        now: int,
+        key: Optional[Tuple[Any, ...]],
+    ) -> Iterator[Dict[str, Any]]:
+        """What answers, which is kept under ``key``."""
+        fields = dict(query or {})
+        if credential_type not in _SECTIONS:
+            # Of a section that is nobody's there are no rules but the parent's.
+            self._native.refresh()
+            entries = self._cache.get(credential_type, {}).values()
+            found = [entry for entry in entries if self._is_matching(entry, fields, set(target))]
+            return (dict(entry) for entry in found)
+        found, known = self._native.search(credential_type, sorted(target), fields, now)
+        if key is not None and known is not None and found and all(_is_flat(entry) for entry in found):
             if len(self._answers) >= _MOST_ANSWERS:
                 self._answers.clear()
             # With the first that expires the answer is another.
             until = min(int(entry.get("expires_on", _NEVER)) for entry in found)
             self._answers[key] = known, now, until, found
-        return found
+        return (dict(entry) for entry in found)
 
     def _get(self, credential_type: str, key: str, default: Any = None) -> Any:
         found = self._native.entry(credential_type, key)
         return default if found is None else found
-
-    @contextmanager
-    def _one_step(self, now: Optional[int]) -> Generator[None, None, None]:
-        """What is modified meanwhile in this thread is stored at the end, all of it or nothing."""
-        step: List[_Operation] = []
-        self._pending.step = step
-        try:
-            yield
-        finally:
-            self._pending.step = None
-        for operations in _in_order(step):
-            sweep = any(kind == self.CredentialType.ACCESS_TOKEN for kind, *_ in operations)
-            self._native.change(operations, now, sweep)
 
 
 def _is_flat(entry: Dict[str, Any]) -> bool:
@@ -236,6 +242,7 @@ def _is_flat(entry: Dict[str, Any]) -> bool:
 
 
 _MOST_ANSWERS = 256
+_NOTHING: Mapping[str, Any] = {}
 _NEVER = 1 << 62
 _SECTIONS = frozenset(("AccessToken", "RefreshToken", "IdToken", "Account", "AppMetadata"))
 
@@ -250,13 +257,24 @@ def _in_order(step: List[_Operation]) -> Iterator[List[_Operation]]:
 
 
 # A child that is forked while another thread is in `add` must not find its lock taken for ever.
-_caches: "weakref.WeakSet[PersistedTokenCache]" = weakref.WeakSet()
+_caches: WeakSet[PersistedTokenCache] = WeakSet()
 
 
 def _after_fork() -> None:
     for cache in list(_caches):
-        cache._lock = threading.RLock()
+        cache._lock = RLock()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+def __getattr__(name: str) -> Any:
+    # They are here as they are in `msal_extensions`, and import `portalocker`.
+    if name not in ("CrossPlatLock", "LockError"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import cache_lock
+
+    value = getattr(cache_lock, name)
+    globals()[name] = value
+    return value

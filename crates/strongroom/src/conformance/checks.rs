@@ -1,8 +1,8 @@
 //! The checks themselves. Each begins with an empty document, and says what it saw instead of what must hold.
 
 use std::fmt;
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Barrier, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -41,6 +41,11 @@ pub(super) const ALL: &[(&str, Needs, Check)] = &[
     ("equal_states_have_equal_revisions", Needs::Nothing, equal_states_have_equal_revisions),
     ("a_stale_revision_is_refused_and_nothing_is_overwritten", Needs::Nothing, stale_is_refused),
     ("a_save_whose_lock_is_lost_changes_nothing", Needs::Nothing, lost_lock_changes_nothing),
+    (
+        "others_are_let_in_when_the_new_document_is_there_and_not_before",
+        Needs::Nothing,
+        let_in_when_it_is_there,
+    ),
     ("a_reader_sees_one_document_or_the_other", Needs::Nothing, one_or_the_other),
     ("writers_who_take_the_lock_lose_nothing", Needs::Nothing, writers_lose_nothing),
     (
@@ -270,6 +275,28 @@ fn lost_lock_changes_nothing(document: &Document<'_>) -> Outcome {
     };
     holds(handle.save_at(TWO, &revision, &Fence::new(&fence))?.is_some(), "with the lock it is not written")?;
     holds(asked.load(Ordering::SeqCst), "the lock is not asked for")
+}
+
+fn let_in_when_it_is_there(document: &Document<'_>) -> Outcome {
+    let (one, other) = (document.handle(), document.handle());
+    let old = one.save(ONE)?;
+    let seen = Mutex::new(Vec::new());
+    let replaced = |revision: &Revision| {
+        let found = other.content().map(|content| (revision.clone(), content == TWO));
+        seen.lock().unwrap_or_else(PoisonError::into_inner).push(found);
+    };
+    holds(
+        one.save_at(TWO, &old, &Fence::new(&|| false).on_replaced(&replaced))?.is_none(),
+        "without the lock it is written",
+    )?;
+    let fence = Fence::new(&|| true).on_replaced(&replaced);
+    let saved = one.save_at(TWO, &old, &fence)?.ok_or("a conflict with nobody")?;
+    for found in seen.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        let (revision, is_there) = found?;
+        holds(is_there, "others are let in before they find the new document")?;
+        holds(revision == saved, "the revision that is told while saving is not the one that is returned")?;
+    }
+    Ok(())
 }
 
 fn one_or_the_other(document: &Document<'_>) -> Outcome {

@@ -27,7 +27,7 @@ pub enum Step {
     Compare,
     /// The temporary file takes the document's name. This is the point of no return.
     Rename,
-    /// The name is made durable.
+    /// The name is made durable. Others may be writing by now.
     SyncDirectory,
 }
 
@@ -56,15 +56,13 @@ pub(super) struct Replacement<'a> {
 
 impl Replacement<'_> {
     /// Replaces the file if `may_replace` still says so when all is prepared; `None` if it does not. Returns the
-    /// new file, still open.
+    /// new file, still open, whose name is not durable before [`make_durable`](Self::make_durable).
     ///
-    /// After an error the old file is there, except for [`Step::SyncDirectory`]: then the new one is, but may be
-    /// lost in a crash. No temporary file is left.
+    /// After an error the old file is there. No temporary file is left.
     pub(super) fn run(
         &self,
         may_replace: impl FnOnce() -> Result<bool, PersistenceError>,
     ) -> Result<Option<NewFile>, PersistenceError> {
-        let directory = access::directory_of(self.target);
         let path = temporary_path(self.target);
 
         self.announce(Step::CreateTemporary, "create", &path)?;
@@ -99,14 +97,21 @@ impl Replacement<'_> {
             Err(source) => return Err(rename_error(self.target, source)),
         }
         new.is_in_place = true;
-
-        self.announce(Step::SyncDirectory, "sync the directory", directory)?;
-        // Its directory cannot be synced there, but this writes the journal, and with it the new name.
-        #[cfg(windows)]
-        new.sync_all().map_err(|source| PersistenceError::io("sync", self.target, source))?;
-        access::sync_directory(directory)
-            .map_err(|source| PersistenceError::io("sync the directory", directory, source))?;
         Ok(Some(new))
+    }
+
+    /// Makes the name of what [`run`](Self::run) has returned durable.
+    ///
+    /// After an error the new file is there, but may be lost in a crash.
+    pub(super) fn make_durable(&self, new: &NewFile) -> Result<(), PersistenceError> {
+        let directory = access::directory_of(self.target);
+        self.announce(Step::SyncDirectory, "sync the directory", directory)?;
+        // Its directory cannot be synced on Windows, but this writes the journal, and with it the new name.
+        if cfg!(windows) {
+            new.sync_all().map_err(|source| PersistenceError::io("sync", self.target, source))?;
+        }
+        access::sync_directory(directory)
+            .map_err(|source| PersistenceError::io("sync the directory", directory, source))
     }
 
     fn announce(&self, step: Step, action: &'static str, path: &Path) -> Result<(), PersistenceError> {

@@ -219,17 +219,38 @@ impl FilePersistence {
         };
         let may_replace = || Ok(fence.holds() && self.still_is(expected, true)? && fence.holds());
         let Some(file) = replacement.run(may_replace)? else { return Ok(Saved::Conflict) };
+        let revision = self.revision_of_new(&file, &target, bytes)?;
 
-        let found = file.metadata().map_err(|source| PersistenceError::io("look at", &target, source))?;
+        // Who wants the lock need not wait for the directory. The next writer builds on what may yet be lost in a crash,
+        // but so is then what he wrote: he tells nobody before he has synced the directory himself, and his name stands
+        // there for our change and his. We tell nobody before our sync, after which the name is that of our file or of one
+        // that came later. Whatever a crash leaves, it is one of the documents that were written and synced as a whole.
+        // Writers that queue share the commits of the file system's journal like this.
+        //
+        // On Windows it is the file that is synced, which is not to be in the way of the next one.
+        if cfg!(not(windows)) {
+            fence.replaced(&revision);
+        }
+        replacement.make_durable(&file)?;
+        Ok(Saved::Saved(revision))
+    }
+
+    /// The revision of the document that has just been written into `file`.
+    fn revision_of_new(
+        &self,
+        file: &File,
+        target: &Path,
+        bytes: &SecretBytes,
+    ) -> Result<Revision, PersistenceError> {
         // Whoever has already written into the new file has changed at least its content: with our length and
         // our bytes the revision does not cover that.
-        let stamp = Stamp::of(&found).with_size(size);
-        let file_system = FileSystem::of(&file);
+        let stamp = stamp_of(file, target)?.with_size(bytes.len() as u64);
+        let file_system = FileSystem::of(file);
         let granularity = Granularity::of(file_system, &stamp);
         // Opened anew: a descriptor that can write would stand in the way of whoever makes the disk read-only.
-        let kept = access::cautious_options().read(true).open(&target).ok();
-        let probe = kept.and_then(|kept| self.probe(kept, &target, file_system));
-        Ok(Saved::Saved(Revision::of_file(stamp, bytes, granularity, false, probe)))
+        let kept = access::cautious_options().read(true).open(target).ok();
+        let probe = kept.and_then(|kept| self.probe(kept, target, file_system));
+        Ok(Revision::of_file(stamp, bytes, granularity, false, probe))
     }
 
     /// Where a write goes and what is there, if it may be replaced by us.

@@ -101,7 +101,8 @@ pub trait Persistence: fmt::Debug + Send + Sync {
     /// Replaces the document as a whole, durably, if it is still at revision `expected`.
     ///
     /// Everything is prepared first; then, immediately before the point of no return, `fence` is asked whether
-    /// the lock is still ours and the revision is compared. A reader sees the old document or the new one.
+    /// the lock is still ours and the revision is compared. A reader sees the old document or the new one. What is done
+    /// after that, to make it durable, may be done without the lock: `fence` can be told so.
     ///
     /// # Errors
     /// The document could not be written; the old one is still there. (If all but the last step of making it
@@ -210,25 +211,42 @@ impl fmt::Display for Location {
     }
 }
 
-/// Says whether the lock that a write began under is still held. See [`Persistence::save`].
-pub struct Fence<'a>(&'a (dyn Fn() -> bool + Sync));
+/// Says whether the lock that a write began under is still held, and is told when it is not needed any more. See
+/// [`Persistence::save`].
+pub struct Fence<'a> {
+    still_ours: &'a (dyn Fn() -> bool + Sync),
+    replaced: &'a (dyn Fn(&Revision) + Sync),
+}
 
 impl<'a> Fence<'a> {
     /// A fence that asks `still_ours`.
     pub fn new(still_ours: &'a (dyn Fn() -> bool + Sync)) -> Self {
-        Self(still_ours)
+        Self { still_ours, replaced: &|_| {} }
     }
 
     /// A fence that always holds: for a document that nobody else writes.
     #[must_use]
     pub fn open() -> Fence<'static> {
-        Fence(&|| true)
+        Fence::new(&|| true)
+    }
+
+    /// Has `replaced` called as soon as the lock is not needed any more, with the revision of the new document. A
+    /// persistence that cannot tell that before it is done does not call it.
+    #[must_use]
+    pub fn on_replaced(self, replaced: &'a (dyn Fn(&Revision) + Sync)) -> Self {
+        Self { replaced, ..self }
     }
 
     /// Whether the lock is still ours.
     #[must_use]
     pub fn holds(&self) -> bool {
-        (self.0)()
+        (self.still_ours)()
+    }
+
+    /// Says that the new document, which is to be `revision`, is where everybody finds it, and that what is left to be
+    /// done makes it durable and needs no lock. For implementations of [`Persistence::save`].
+    pub fn replaced(&self, revision: &Revision) {
+        (self.replaced)(revision);
     }
 }
 

@@ -228,6 +228,9 @@ impl<P: Persistence> DocumentStore<P> {
             Some(dialect) if dialect.has_java() => Cow::Owned(self.lock_paths.with_java()),
             _ => Cow::Borrowed(&self.lock_paths),
         };
+        // What is replaced meanwhile is kept until the lock is released: to let go of it takes as long as to read what
+        // comes in its place.
+        let outdated = self.snapshot.load_full();
         let mut lock = DocumentLock::acquire(&lock_paths, self.lock_timeout).await?;
         let mut change = Cow::Borrowed(change);
         for replays in 0..MOST_REPLAYS {
@@ -249,23 +252,28 @@ impl<P: Persistence> DocumentStore<P> {
                 Applied::Lost(key) => return Ok(Outcome::Lost(key)),
                 Applied::Changed { bytes, swept, removed, .. } => (bytes, swept, removed),
             };
-            let saved = {
-                let still_held = || lock.still_held();
-                self.persistence.save(&bytes, &snapshot.revision, &Fence::new(&still_held)).await?
+            let held = Mutex::new(Some(lock));
+            let still_held = || taken(&held).as_ref().is_some_and(DocumentLock::still_held);
+            let replaced = |revision: &Revision| {
+                let Some(lock) = taken(&held).take() else { return };
+                // Other processes go on at once; tasks of this one find the document that was read already.
+                let turn = lock.let_others_in();
+                // What we wrote parses, else the peers could not read it either.
+                let read = self.take_in(bytes.share(), revision.clone());
+                debug_assert!(read.is_ok(), "what was written must be readable");
+                drop(turn);
             };
-            match saved {
-                Saved::Saved(revision) => {
-                    // What we wrote parses, else the peers could not read it either.
-                    let taken = self.take_in(bytes, revision);
-                    debug_assert!(taken.is_ok(), "what was written must be readable");
-                    return Ok(Outcome::Applied { swept, removed });
-                }
-                Saved::Conflict if lock.still_held() => {}
-                Saved::Conflict => {
-                    drop(lock);
-                    lock = DocumentLock::acquire(&lock_paths, deadline.remaining()).await?;
-                }
+            let fence = Fence::new(&still_held).on_replaced(&replaced);
+            if let Saved::Saved(revision) = self.persistence.save(&bytes, &snapshot.revision, &fence).await? {
+                replaced(&revision);
+                retire(outdated);
+                return Ok(Outcome::Applied { swept, removed });
             }
+            let left = held.into_inner().unwrap_or_else(PoisonError::into_inner);
+            lock = match left.filter(DocumentLock::still_held) {
+                Some(lock) => lock,
+                None => DocumentLock::acquire(&lock_paths, deadline.remaining()).await?,
+            };
         }
         let location = self.persistence.location().to_string();
         Err(PersistenceError::Contended { location, attempts: MOST_REPLAYS }.into())
@@ -329,6 +337,11 @@ impl<P: Persistence> DocumentStore<P> {
             }
         }
     }
+}
+
+/// What the lock of a change is kept in while a persistence may give it back.
+fn taken(held: &Mutex<Option<DocumentLock>>) -> MutexGuard<'_, Option<DocumentLock>> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Lets go of a document that was replaced. Wiping megabytes, and having the system free the file that was held open,

@@ -2,14 +2,17 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use strongroom::{
-    Error, Fence, FilePersistence, Loaded, Persistence as _, Revision, Saved, SecretBytes, Step, block_on,
+    Credential, CredentialStore as _, DocumentStore, Error, Fence, FilePersistence, Loaded, Persistence as _,
+    Revision, Saved, SecretBytes, Step, block_on,
 };
 
+use crate::schema_support::{app_token, change};
+use crate::stores::{for_scope, put, secret};
 use crate::support::{another_process, mode_of, names_in};
 
 const STEPS: [Step; 6] =
@@ -202,6 +205,39 @@ fn a_lock_that_is_lost_before_the_rename_is_a_conflict_and_nothing_is_written() 
     assert_eq!(std::fs::read(&path).unwrap(), OLD);
     assert_eq!(names_in(directory.path()), ["cache.bin"]);
     assert!(persistence.is_current(&revision).unwrap());
+}
+
+#[test]
+fn while_a_writer_syncs_the_directory_the_next_one_writes_on_what_it_wrote() {
+    let token = |scope| change().put(Credential::AccessToken(for_scope(scope)));
+    let (first, second) = ("api://first/.default", "api://second/.default");
+    for error in [None, Some(io::ErrorKind::Other)] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("cache.bin");
+        let (folder, document, others) =
+            (directory.path().to_owned(), path.clone(), Arc::new(AtomicUsize::new(0)));
+        let counted = Arc::clone(&others);
+        let observer = move |step| {
+            if step != Step::SyncDirectory || counted.fetch_add(1, Ordering::SeqCst) > 0 {
+                return Ok(());
+            }
+            assert!(!names_in(&folder).contains(&"cache.bin.lockfile".to_owned()), "peers have to wait");
+            let other = FilePersistence::new(&document).unwrap();
+            let other = DocumentStore::builder(other).lock_timeout(Duration::ZERO).build();
+            block_on(other.apply(&token(second))).expect("the lock is free");
+            error.map_or(Ok(()), |kind| Err(kind.into()))
+        };
+        let store = DocumentStore::new(with_observer(&path, observer));
+        let written = block_on(store.apply(&token(first)));
+        assert_eq!(written.err().map(|error| error.code().to_owned()), error.map(|_| "io_error".into()));
+        assert_eq!(others.load(Ordering::SeqCst), 1);
+        // The writer remembers what was there before the other one, and does not take it for the newest.
+        for scope in [first, second] {
+            assert_eq!(secret(&store, &for_scope(scope)).as_deref(), Some(scope), "{error:?}");
+        }
+        put(&store, app_token());
+        assert_eq!(block_on(store.read(|document| document.entries().count())).unwrap().1, 3);
+    }
 }
 
 #[test]

@@ -107,6 +107,7 @@ enum Wrong {
     Nothing,
     OverwritesWhatOthersWrote,
     ForgetsTheLock,
+    LetsOthersInTooEarly,
     WritesInTwoSteps,
     TakesAllForCurrent,
     TakesNothingForCurrent,
@@ -150,6 +151,9 @@ impl Persistence for TheirPersistence {
         expected: &'a Revision,
         fence: &'a Fence<'a>,
     ) -> BoxFuture<'a, Result<Saved, Error>> {
+        if self.is(Wrong::LetsOthersInTooEarly) {
+            fence.replaced(&Revision::of_version(1));
+        }
         let mut shared = self.shared.lock().unwrap();
         let is_expected = self.is(Wrong::OverwritesWhatOthersWrote) || self.revision(&shared) == *expected;
         let holds = self.is(Wrong::ForgetsTheLock) || fence.holds();
@@ -282,6 +286,7 @@ fn each_fault_fails_a_check_that_names_it() {
         (Wrong::OverwritesWhatOthersWrote, "a_stale_revision_is_refused_and_nothing_is_overwritten"),
         (Wrong::OverwritesWhatOthersWrote, "of_all_who_save_at_one_revision_without_a_lock_one_succeeds"),
         (Wrong::ForgetsTheLock, "a_save_whose_lock_is_lost_changes_nothing"),
+        (Wrong::LetsOthersInTooEarly, "others_are_let_in_when_the_new_document_is_there_and_not_before"),
         (Wrong::WritesInTwoSteps, "a_reader_sees_one_document_or_the_other"),
         (Wrong::TakesAllForCurrent, "a_revision_is_current_until_the_document_changes"),
         (Wrong::TakesNothingForCurrent, "a_revision_is_current_until_the_document_changes"),

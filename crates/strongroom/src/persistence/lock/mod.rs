@@ -24,6 +24,7 @@ use self::java::JavaLock;
 use self::lockfile::PeersLock;
 pub(super) use self::look::{Held, LockState, look_at_ours, look_at_peers};
 use self::ours::OurLock;
+pub(crate) use self::ours::Turn;
 pub(super) use self::ours::open;
 use super::access::{self, FileId};
 use super::error::Holder;
@@ -132,6 +133,11 @@ impl DocumentLock {
         self.java.as_ref().is_none_or(JavaLock::still_held)
             && self.peers.as_ref().is_none_or(PeersLock::still_held)
             && self.ours.as_ref().is_none_or(OurLock::still_held)
+    }
+
+    /// Releases the lock for other processes. Those of this one who wait for it go on when the result is dropped.
+    pub(crate) fn let_others_in(mut self) -> Option<Turn> {
+        self.ours.as_mut().and_then(OurLock::keep_turn)
     }
 }
 

@@ -28,13 +28,25 @@ pub(super) struct OurLock {
     // In this order they are dropped: the next task of this process finds the kernel lock free.
     locked: Locked,
     path: PathBuf,
+    turn: Option<Turn>,
+}
+
+/// To be the one of this process's tasks that has the lock, or is about to take it.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    _guard: OwnedMutexGuard<()>,
     // The queue is kept registered: whoever comes next must find this one.
-    turn: Option<(OwnedMutexGuard<()>, Arc<Queue>)>,
+    _queue: Arc<Queue>,
 }
 
 impl OurLock {
     pub(super) fn still_held(&self) -> bool {
         self.locked.is_at(&self.path)
+    }
+
+    /// What is left to be dropped when this is.
+    pub(super) fn keep_turn(&mut self) -> Option<Turn> {
+        self.turn.take()
     }
 }
 
@@ -72,7 +84,11 @@ pub(super) async fn acquire(path: &Path, mode: u32, deadline: Deadline) -> Resul
         // Nobody should delete this file; if somebody does, the lock is on the one that is there now.
         if locked.is_at(path) {
             locked.sign(&super::program_name());
-            return Ok(OurLock { locked, path: path.to_owned(), turn: Some((turn, queue)) });
+            return Ok(OurLock {
+                locked,
+                path: path.to_owned(),
+                turn: Some(Turn { _guard: turn, _queue: queue }),
+            });
         }
     }
 }
