@@ -58,6 +58,7 @@ class Sts:
         self.client_secret: str = ready["client_secret"]
         self.scope: str = ready["scope"]
         self.ca_file: str = ready["ca_file"]
+        self.config_file: str = ready["config_file"]
         self._control: str = ready["control"]
 
     def requests(self) -> int:
