@@ -24,7 +24,7 @@ impl SerializedPersistence {
     }
 
     fn load_now(&self, py: Python<'_>) -> PyResult<Loaded> {
-        let bytes = self.locked(py, |object| document(object))?;
+        let bytes = self.locked(py, document)?;
         let revision = Revision::of_bytes(bytes.expose());
         Ok(Loaded { bytes, revision })
     }
