@@ -42,7 +42,7 @@ pub struct ServiceError {
     pub error_uri: Option<String>,
     /// How long the provider asks to be left alone, at most an hour.
     pub retry_after: Option<Duration>,
-    /// The whole message, a JSON object, with fields that are not among the above. `None` where the answer is none, or
+    /// The whole message, a JSON object, with fields that are not among the above, but no tokens. `None` where the answer is none, or
     /// is too long to be kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
@@ -100,6 +100,7 @@ impl ServiceError {
             })
         };
         let message = lenient::object::<Map<String, Value>>(body).map(|mut message| {
+            message.retain(|name, _| !TOKENS.contains(&name.as_str()));
             message.values_mut().for_each(|value| redact(value, sent));
             Value::Object(message).to_string()
         });
@@ -213,6 +214,9 @@ fn printable(mut text: String) -> String {
     }
     text
 }
+
+/// What has no place in an error: it would be shown, and remembered in a file.
+const TOKENS: [&str; 3] = ["access_token", "id_token", "refresh_token"];
 
 /// A longer message is not kept as a whole.
 const LONGEST_MESSAGE: usize = 16 * 1024;

@@ -48,6 +48,17 @@ fn a_refusal_comes_with_its_whole_message_without_what_was_sent_also_when_it_is_
 }
 
 #[test]
+fn a_refusal_with_a_token_in_it_is_shown_and_remembered_without() {
+    let scene = Scene::new();
+    let message = json!({ "error": "invalid_grant", "access_token": "t0ken", "id_token": "t0ken", "own": 1 });
+    scene.sts.add_fault(fault(200, &message.to_string())).unwrap();
+    let error = scene.refusal();
+    let body = error.service().unwrap().body.as_deref().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(body).unwrap(), json!({ "error": "invalid_grant", "own": 1 }));
+    assert!(!std::fs::read_to_string(scene.state_file()).unwrap().contains("t0ken"));
+}
+
+#[test]
 fn what_is_no_message_or_too_long_a_one_is_not_kept() {
     for (status, body, is_kept) in [
         (400, "<html>".to_owned(), false),
