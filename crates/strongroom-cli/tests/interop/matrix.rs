@@ -20,7 +20,7 @@ const SECOND_SCOPE: &str = "api://second/.default";
 const USER_SCOPE: &str = "User.Read";
 /// What `--dialect` is given; without it the shape is Python's where a cache begins.
 const OUR_DIALECTS: [Option<&str>; 3] = [None, Some("node"), Some("python+node")];
-/// A new cache says nothing yet; one that others have rewritten may not any more.
+/// What others have rewritten is healed whatever is declared.
 const SHARING_DIALECTS: [Option<&str>; 4] = [None, Some("python"), Some("node"), Some("python+node")];
 
 #[test]
@@ -420,15 +420,8 @@ impl Seen {
                 (Program::Peer(_), Program::Peer(_)) => false,
                 (Program::Peer(_), Program::Ours(_)) if *question == Question::User => true,
                 (Program::Peer(Peer::Go | Peer::Java), Program::Ours(_)) => true,
-                // Go and Java have rewritten that one: what the others look for is given back where a dialect says so.
-                (Program::Peer(Peer::Node | Peer::NodeExtensions), Program::Ours(_))
-                    if *question == Question::Together =>
-                {
-                    declared("python+node")
-                }
-                (Program::Peer(Peer::Python), Program::Ours(_)) if *question == Question::Together => {
-                    declared("python")
-                }
+                // Go and Java have rewritten that one: what the others look for is given back.
+                (Program::Peer(_), Program::Ours(_)) if *question == Question::Together => true,
                 (Program::Peer(Peer::Node | Peer::NodeExtensions), Program::Ours(_)) => declared("node"),
                 (Program::Peer(Peer::Python), Program::Ours(dialect)) => {
                     dialect.is_none() || declared("python")
@@ -575,7 +568,7 @@ In short:
   `--dialect` chooses: `node` where Node shares the file and Python does not, `python+node` where both do. Then every
   one of these languages finds it. Add `java` where Java's programs write the file too, for its lock: `python+java`.
 - Where **Go or Java write** the file too, Python and Node no longer find any token that these have rewritten, their own
-  included, and ask again. With `--dialect python` or `python+node` Strongroom repairs that: see *One cache for all*.
+  included, and ask again, until Strongroom writes: that repairs it. See *One cache for all*.
 - **Users' tokens** have one shape that all of them find.
 
 *found*: exactly the token that was stored, without a request. *not found*: it asked for one of its own.
@@ -589,5 +582,4 @@ tokens.";
 const TOGETHER: &str = "\
 All use one cache in turn, Strongroom last, and each adds a token that only it wants, so that each writes the whole file.
 Then each gets a copy of that file. Go and Java take `home_account_id` from every token when they write, and Python and
-Node find none without it; Strongroom gives it back, whenever it writes, to those that its dialect names: `python` and
-`python+node`.";
+Node find none without it; Strongroom gives back to each token, whenever it writes, what the token's key says it had.";

@@ -219,23 +219,27 @@ impl Proof {
     }
 
     /// `text`, as an error is to show it: a provider, or a gateway before it, may have echoed what was sent.
-    pub(super) fn redact(&self, mut text: String) -> String {
+    pub(super) fn redact(&self, text: String) -> String {
         match self {
             Self::Secret(secret) => redacted(text, secret.expose()),
-            Self::Assertion(assertion) => {
-                text = redacted(text, assertion.expose());
-                // Part by part as well: the signature alone makes an assertion of the rest, which can be guessed.
-                for part in assertion.expose().split('.').filter(|part| part.len() > SHORTEST_PART) {
-                    text = redacted(text, part);
-                }
-                text
-            }
+            Self::Assertion(assertion) => without_token(text, assertion.expose()),
         }
     }
 }
 
-/// A part of an assertion that is shorter says nothing.
+/// `text` without a token, part by part as well: the signature alone makes a token of the rest, which can be guessed.
+pub(super) fn without_token(mut text: String, token: &str) -> String {
+    text = redacted(text, token);
+    for part in token.split('.').filter(|part| part.len() > SHORTEST_PART).take(MOST_PARTS) {
+        text = redacted(text, part);
+    }
+    text
+}
+
+/// A part of a token that is shorter says nothing.
 const SHORTEST_PART: usize = 12;
+/// An encrypted token has so many (RFC 7516 §7.1).
+const MOST_PARTS: usize = 5;
 
 /// `text` without `secret`, in whatever encoding of a form it stands there.
 fn redacted(mut text: String, secret: &str) -> String {

@@ -8,14 +8,15 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::credential::Proof;
-use crate::Error;
+use super::credential::{Proof, without_token};
 use crate::error::{Diagnose, ErrorKind};
 use crate::schema::lenient;
+use crate::{Error, SecretString};
 
 /// An error answer of the identity provider (RFC 6749 §5.2, with the fields that Microsoft Entra ID adds).
 ///
-/// Every text is the provider's own and is limited in length; none of them contains a secret that was sent.
+/// Every text is the provider's own and is limited in length; none of them contains a secret that was sent, or a token
+/// that came with it.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 #[non_exhaustive]
@@ -42,8 +43,8 @@ pub struct ServiceError {
     pub error_uri: Option<String>,
     /// How long the provider asks to be left alone, at most an hour.
     pub retry_after: Option<Duration>,
-    /// The whole message, a JSON object, with fields that are not among the above, but no tokens. `None` where the answer is none, or
-    /// is too long to be kept.
+    /// The whole message, a JSON object, with fields that are not among the above, and without tokens. `None` where the
+    /// answer is none, or is too long to be kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
     /// Whether it was the authority's discovery document that was asked for, and not yet a token.
@@ -91,21 +92,21 @@ impl ServiceError {
         sent: Option<&Proof>,
     ) -> Self {
         let retry_after = retry_after.map(|wait| wait.min(Self::LONGEST_RETRY_AFTER));
+        let mut message = lenient::object::<Map<String, Value>>(body);
+        let mut secrets = Secrets { sent, received: Vec::new() };
+        if let Some(message) = &mut message {
+            secrets.take_out_of(message);
+        }
+        let is_message = secrets.received.len() <= MOST_TOKENS;
+        let message = message.filter(|_| is_message);
         // Redacted before it is cut, or the beginning of a secret could be what is left.
-        let shown = |text: String| {
-            let text = printable(text);
-            bounded(match sent {
-                Some(proof) => proof.redact(text),
-                None => text,
-            })
-        };
-        let message = lenient::object::<Map<String, Value>>(body).map(|mut message| {
-            message.retain(|name, _| !TOKENS.contains(&name.as_str()));
-            message.values_mut().for_each(|value| redact(value, sent));
+        let shown = |text: String| bounded(secrets.redact(printable(text)));
+        let message = message.map(|mut message| {
+            message.values_mut().for_each(|value| secrets.redact_value(value));
             Value::Object(message).to_string()
         });
         let message = message.filter(|message| message.len() <= LONGEST_MESSAGE);
-        match lenient::object::<Wire>(body) {
+        match lenient::object::<Wire>(body).filter(|_| is_message) {
             Some(wire) if wire.error.as_deref().is_some_and(|error| !error.is_empty()) => Self {
                 status,
                 error: shown(wire.error.unwrap_or_default()),
@@ -215,28 +216,74 @@ fn printable(mut text: String) -> String {
     text
 }
 
-/// What has no place in an error: it would be shown, and remembered in a file.
-const TOKENS: [&str; 3] = ["access_token", "id_token", "refresh_token"];
-
 /// A longer message is not kept as a whole.
 const LONGEST_MESSAGE: usize = 16 * 1024;
 
-/// Takes what was sent out of every text of a message.
-fn redact(value: &mut Value, sent: Option<&Proof>) {
-    match value {
-        Value::String(text) => {
-            if let Some(proof) = sent {
-                *text = proof.redact(std::mem::take(text));
+/// What no error may show.
+struct Secrets<'a> {
+    sent: Option<&'a Proof>,
+    /// The tokens of an answer that is an error message all the same.
+    received: Vec<SecretString>,
+}
+
+impl Secrets<'_> {
+    /// Takes the tokens out of a message, wherever they stand in it.
+    fn take_out_of(&mut self, message: &mut Map<String, Value>) {
+        message.retain(|name, value| {
+            if holds_token(name) {
+                self.keep(std::mem::take(value));
+                return false;
             }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| redact(item, sent)),
-        Value::Object(members) => members.values_mut().for_each(|member| redact(member, sent)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+            self.take_out_of_value(value);
+            true
+        });
     }
+
+    fn take_out_of_value(&mut self, value: &mut Value) {
+        match value {
+            Value::Array(items) => items.iter_mut().for_each(|item| self.take_out_of_value(item)),
+            Value::Object(members) => self.take_out_of(members),
+            _ => {}
+        }
+    }
+
+    fn keep(&mut self, value: Value) {
+        match value {
+            Value::String(text) => self.received.push(text.into()),
+            Value::Array(items) => items.into_iter().for_each(|item| self.keep(item)),
+            Value::Object(members) => members.into_iter().for_each(|(_, member)| self.keep(member)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    fn redact(&self, mut text: String) -> String {
+        if let Some(proof) = self.sent {
+            text = proof.redact(text);
+        }
+        self.received.iter().fold(text, |text, token| without_token(text, token.expose()))
+    }
+
+    /// Redacts every text of a message.
+    fn redact_value(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => *text = self.redact(std::mem::take(text)),
+            Value::Array(items) => items.iter_mut().for_each(|item| self.redact_value(item)),
+            Value::Object(members) => members.values_mut().for_each(|member| self.redact_value(member)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+}
+
+/// Whether a field of this name holds what is as good as a token, or says whose it is.
+fn holds_token(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.ends_with("token") || matches!(&*name, "client_info" | "device_code")
 }
 
 /// More codes than that are not a provider's.
 const MOST_CODES: usize = 16;
+/// An answer with more tokens than that is no error message.
+const MOST_TOKENS: usize = 16;
 
 /// Longer texts are cut: an error is printed and logged.
 fn bounded(mut text: String) -> String {

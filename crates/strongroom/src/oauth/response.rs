@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 
-use super::credential::Proof;
+use super::credential::{Proof, without_token};
 use super::transport::HttpResponse;
 use crate::error::{Diagnose, ErrorKind};
 use crate::schema::lenient;
@@ -98,6 +98,7 @@ impl Wire {
             self.access_token.filter(|token| !token.is_empty()).ok_or(ResponseError::NoAccessToken)?;
         let token_type = self.token_type.filter(|kind| !kind.is_empty()).unwrap_or_else(|| "Bearer".into());
         if !token_type.eq_ignore_ascii_case("Bearer") {
+            let token_type = without_token(token_type, access_token.expose());
             return Err(ResponseError::OtherTokenType(shown(&token_type)));
         }
         let expires_in = self

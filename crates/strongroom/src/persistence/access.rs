@@ -391,8 +391,62 @@ mod platform {
 
     /// Whether a process of this number runs on this host. In doubt it does.
     pub(in super::super) fn is_alive(pid: u32) -> bool {
-        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-        pid.is_some_and(|pid| rustix::process::test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
+        let known = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        known.is_some_and(|known| rustix::process::test_kill_process(known) != Err(rustix::io::Errno::SRCH))
+            && !is_zombie(pid)
+    }
+
+    /// Whether it has ended and its parent has not asked for that yet, which may take for ever.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn is_zombie(pid: u32) -> bool {
+        std::fs::read(format!("/proc/{pid}/stat")).is_ok_and(|stat| is_of_zombie(&stat))
+    }
+
+    /// Whether this is what `/proc/PID/stat` (`proc_pid_stat(5)`) says of a process that has ended.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    fn is_of_zombie(stat: &[u8]) -> bool {
+        /// So many fields after its state is the number of threads.
+        const THREADS: usize = 17;
+
+        // The program's name before it stands in parentheses, and may have some itself.
+        let Some(end_of_name) = stat.iter().rposition(|byte| *byte == b')') else { return false };
+        let fields = stat[end_of_name + 1..].split(u8::is_ascii_whitespace);
+        let mut fields = fields.filter(|field| !field.is_empty());
+        let has_ended = matches!(fields.next(), Some(b"Z" | b"X"));
+        // Where only the first thread has ended, the others go on.
+        has_ended && fields.nth(THREADS - 1).is_none_or(|threads| matches!(threads, b"0" | b"1"))
+    }
+
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    fn is_zombie(_pid: u32) -> bool {
+        false
+    }
+
+    #[cfg(all(test, target_os = "linux"))]
+    mod tests {
+        use super::*;
+
+        #[test]
+        fn a_process_is_dead_when_its_last_thread_has_ended_whatever_its_name_is() {
+            let stat = |name: &str, state: &str, threads: u32| {
+                format!("25 ({name}) {state} 2 25 84 0 -1 4194304 102 0 0 0 0 0 0 0 20 0 {threads} 0 28657")
+            };
+            for name in ["python3", "a) Z 1 (b", "", ") R"] {
+                for (state, threads, is_dead) in
+                    [("Z", 1, true), ("X", 0, true), ("Z", 2, false), ("S", 1, false), ("R", 9, false)]
+                {
+                    assert_eq!(
+                        is_of_zombie(stat(name, state, threads).as_bytes()),
+                        is_dead,
+                        "{name} {state}"
+                    );
+                }
+            }
+            for cut in ["", "25", "25 (a", "25 (a)", "25 (a) "] {
+                assert!(!is_of_zombie(cut.as_bytes()), "{cut:?}");
+            }
+            assert!(is_alive(std::process::id()));
+        }
     }
 }
 

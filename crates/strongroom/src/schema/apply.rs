@@ -30,9 +30,8 @@ pub(super) struct Edits<'a> {
     pub(super) swept: usize,
     /// How many entries that cannot be read go too.
     pub(super) unreadable: usize,
-    /// The document's dialect, and whether Python is at home there: found out when first asked for.
+    /// The document's dialect, found out when first asked for.
     dominant: OnceCell<Dialect>,
-    python_at_home: OnceCell<bool>,
 }
 
 /// An entry that is new.
@@ -55,7 +54,6 @@ impl<'a> Edits<'a> {
             swept: 0,
             unreadable: 0,
             dominant: OnceCell::new(),
-            python_at_home: OnceCell::new(),
         }
     }
 
@@ -302,12 +300,9 @@ impl<'a> Edits<'a> {
     /// The same entry with another token: it keeps its key, its shape and the fields of others.
     fn replace(&mut self, at: usize, credential: &Credential) {
         let mut shape = self.shape(at, credential);
-        if shape.no_home_account == NoHomeAccount::Absent
-            && is_plain_app_token(credential)
-            && self.python_at_home()
-        {
+        if shape.no_home_account == NoHomeAccount::Absent && is_plain_app_token(credential) {
             shape.no_home_account =
-                if self.was_nodes(at) { NoHomeAccount::Empty } else { NoHomeAccount::Null };
+                if self.is_nodes_again(at) { NoHomeAccount::Empty } else { NoHomeAccount::Null };
         }
         let value = entry::write(credential, &shape);
         self.changed.insert(at, Some(value));
@@ -339,13 +334,15 @@ impl<'a> Edits<'a> {
     fn dominant_dialect(&self) -> Dialect {
         let born =
             |at: usize| self.index.entries[at].known.as_ref().map(|known| (known.written, known.expires));
-        let of_node: HashMap<u64, _> =
-            self.app_tokens(NoHomeAccount::Empty).map(|at| (self.index.identity(at), born(at))).collect();
+        let (lost, of_others): (Vec<_>, Vec<_>) =
+            self.app_tokens(NoHomeAccount::Absent).partition(|at| self.has_nodes_key(*at));
+        let of_node = self.app_tokens(NoHomeAccount::Empty).chain(lost);
+        let of_node: HashMap<u64, _> = of_node.map(|at| (self.index.identity(at), born(at))).collect();
         if of_node.is_empty() {
             return Dialect::PYTHON;
         }
         let (mut pairs, mut others) = (0, 0);
-        for at in self.app_tokens(NoHomeAccount::Null).chain(self.app_tokens(NoHomeAccount::Absent)) {
+        for at in self.app_tokens(NoHomeAccount::Null).chain(of_others) {
             let has_twin = of_node.get(&self.index.identity(at)).is_some_and(|twin| *twin == born(at));
             *(if has_twin { &mut pairs } else { &mut others }) += 1;
         }
@@ -357,13 +354,6 @@ impl<'a> Edits<'a> {
         } else {
             Dialect::PYTHON
         }
-    }
-
-    fn python_at_home(&self) -> bool {
-        *self.python_at_home.get_or_init(|| {
-            self.change.dialect.is_some_and(Dialect::has_python)
-                || self.app_tokens(NoHomeAccount::Null).next().is_some()
-        })
     }
 
     /// The plain application tokens that spell in this way that they have no user.
@@ -398,28 +388,26 @@ impl<'a> Edits<'a> {
         })
     }
 
-    /// A Go, Java or .NET rewrite drops `"home_account_id": null`, which Python needs to find an application's
-    /// token. Where Python is at home in the document, it is given back; where Node is declared too, it gets back its own.
+    /// A Go, Java or .NET rewrite drops `home_account_id` where it is `null` or `""`, and without it neither Python nor
+    /// Node finds an application's token. Each entry gets back what its key says that it had.
     pub(super) fn heal(&mut self) {
-        if !self.python_at_home() {
-            return;
-        }
-        for at in self.app_tokens(NoHomeAccount::Absent) {
-            if self.changed.contains_key(&at) {
-                continue;
-            }
-            let value = self.index.value(at);
-            let home: &[u8] = if self.is_nodes_again(at) {
-                b"{\"home_account_id\":\"\","
-            } else {
-                b"{\"home_account_id\":null,"
-            };
-            self.changed.entry(at).or_insert_with(|| {
-                let mut healed = SecretBytes::with_capacity(value.len() + 32);
-                healed.extend(home);
-                healed.extend(&value.as_bytes()[1..]);
-                Some(healed)
-            });
+        let missing = self.app_tokens(NoHomeAccount::Absent).filter(|at| !self.changed.contains_key(at));
+        let missing: Vec<usize> = missing.collect();
+        let (of_node, others): (Vec<_>, Vec<_>) = missing.into_iter().partition(|at| self.has_nodes_key(*at));
+        let (of_node, too_many) = self.answers_for_node(of_node);
+        self.give_back(&of_node, b"{\"home_account_id\":\"\",");
+        // What would be a second answer to Node is left to Python.
+        self.give_back(&too_many, b"{\"home_account_id\":null,");
+        self.give_back(&others, b"{\"home_account_id\":null,");
+    }
+
+    fn give_back(&mut self, entries: &[usize], home: &[u8]) {
+        for at in entries {
+            let value = self.index.value(*at).as_bytes();
+            let mut healed = SecretBytes::with_capacity(value.len() + home.len());
+            healed.extend(home);
+            healed.extend(&value[1..]);
+            self.changed.insert(*at, Some(healed));
         }
     }
 }

@@ -117,11 +117,6 @@ impl Dialect {
         matches!(self.shapes, Shapes::PythonAndNode)
     }
 
-    /// Whether Python's shape is among those that are written.
-    pub(super) const fn has_python(self) -> bool {
-        !matches!(self.shapes, Shapes::Node)
-    }
-
     /// The shape of a new application token; of twins that of the first one.
     pub(super) const fn form(self) -> Form {
         match self.shapes {

@@ -86,17 +86,25 @@ fn a_hit_of_a_prepared_request_allocates_nothing() {
             app.acquire_token_for_client("api://a/.default").blocking().unwrap();
         }
         let kind = app.token_cache().info().kind;
-        let before = allocations();
-        for _ in 0..1000 {
-            assert!(request.at_once().is_some(), "{kind}");
-        }
-        assert_eq!(allocations() - before, 0, "{kind}");
-
-        let again = request.clone();
-        let before = allocations();
-        let mut future = pin!(again.into_future());
-        let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        assert!(matches!(polled, Poll::Ready(Ok(_))), "{kind}");
-        assert_eq!(allocations() - before, 0, "{kind}: awaited");
+        let requests = vec![request; 1000];
+        most_allocate_nothing(kind, requests.iter(), |request| request.at_once().is_some());
+        most_allocate_nothing(kind, requests.into_iter(), |request| {
+            let mut future = pin!(request.into_future());
+            let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+            matches!(polled, Poll::Ready(Ok(_)))
+        });
     }
+}
+
+/// Once a second a hit looks at the document's path, and that allocates. A busy machine may take so long that a few of the
+/// hits do; what each hit allocates, all do.
+fn most_allocate_nothing<R>(kind: &str, requests: impl ExactSizeIterator<Item = R>, hit: impl Fn(R) -> bool) {
+    let all = requests.len();
+    let allocating = requests.filter_map(|request| {
+        let before = allocations();
+        assert!(hit(request), "{kind}");
+        (allocations() > before).then_some(())
+    });
+    let allocating = allocating.count();
+    assert!(allocating * 20 < all, "{kind}: {allocating} of {all}");
 }

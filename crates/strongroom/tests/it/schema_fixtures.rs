@@ -344,7 +344,17 @@ fn every_document_survives_a_new_token_to_the_letter() {
         let token = AccessToken { client_id: "strongroom".into(), ..app_token() };
         let credential = Credential::AccessToken(token.clone());
         let after = apply(&before, &change().put(credential.clone()));
-        assert_survives(&before, &after, &[]);
+        // But for what Go and Java take from applications' tokens, which Python needs.
+        let now = raw_parts(&after);
+        let is_healed = |(place, raw): &(&(String, String), &String)| {
+            raw.starts_with("{")
+                && now.get(*place) == Some(&raw.replacen('{', "{\"home_account_id\":null,", 1))
+        };
+        let parts = raw_parts(&before);
+        let healed: Vec<&str> = parts.iter().filter(is_healed).map(|((_, key), _)| &**key).collect();
+        let is_of_go_or_java = name.contains("msal-go") || name.contains("msal-java");
+        assert!(healed.is_empty() || is_of_go_or_java, "{name}: {healed:?}");
+        assert_survives(&before, &after, &healed);
         let entries = |document: &Document| -> Vec<(String, Result<Credential, EntryProblem>)> {
             document.entries().map(|entry| (entry.key.to_owned(), entry.credential)).collect()
         };

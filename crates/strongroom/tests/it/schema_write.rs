@@ -150,7 +150,9 @@ fn nodes_dialect_stores_under_the_preferred_cache_of_the_authority() {
 #[test]
 fn what_is_replaced_keeps_its_dialect() {
     let old_key = "-login.windows.net-accesstoken-client-id-tid-https://graph.microsoft.com/.default--";
-    for (spelling, written) in [("null", Some(Value::Null)), ("\"\"", Some(Value::from(""))), ("", None)] {
+    // Where another language has taken it, the key tells what it was.
+    let empty = Value::from("");
+    for (spelling, written) in [("null", Value::Null), ("\"\"", empty.clone()), ("", empty)] {
         let entry = app_entry(&[
             ("home_account_id", spelling),
             ("environment", "\"login.windows.net\""),
@@ -166,7 +168,7 @@ fn what_is_replaced_keeps_its_dialect() {
         let after = apply(&document, &change().put(Credential::AccessToken(token)));
         assert_eq!(keys(&after, "AccessToken"), [old_key]);
         let is = |name: &str| field(&after, "AccessToken", old_key, name);
-        assert_eq!(is("home_account_id"), written);
+        assert_eq!(is("home_account_id"), Some(written));
         assert_eq!(is("environment").expect("kept"), "login.windows.net");
         assert_eq!(is("target").expect("kept"), "HTTPS://graph.microsoft.com/.default");
         assert_eq!(is("secret").expect("new"), "new");
@@ -229,20 +231,31 @@ fn every_entry_of_an_identity_gets_the_new_token() {
 }
 
 #[test]
-fn a_missing_home_account_id_is_given_back_where_python_is_at_home() {
+fn a_missing_home_account_id_is_given_back_whoever_is_declared() {
     let go = app_entry(&[("home_account_id", ""), ("realm", "\"go\"")]);
     let other = change().put(Credential::AccessToken(AccessToken { realm: "third".into(), ..app_token() }));
     let python = access_tokens(&[("g", &go), ("p", &app_entry(&[]))]);
-    assert_eq!(field(&apply(&python, &other), "AccessToken", "g", "home_account_id"), Some(Value::Null));
     let alone = access_tokens(&[("g", &go)]);
-    assert_eq!(field(&apply(&alone, &other), "AccessToken", "g", "home_account_id"), None);
-    let declared = apply(&alone, &other.dialect(Dialect::PYTHON));
-    assert_eq!(field(&declared, "AccessToken", "g", "home_account_id"), Some(Value::Null));
-    // One that is itself replaced is given it back at once.
-    let own = change().put(Credential::AccessToken(AccessToken { realm: "go".into(), ..app_token() }));
-    assert_eq!(field(&apply(&python, &own), "AccessToken", "g", "home_account_id"), Some(Value::Null));
-    // A user's entry that lacks it is not an application's, and a change of nothing heals nothing.
-    assert!(matches!(python.apply(&change()), Ok(Applied::Unchanged)));
+    for document in [&python, &alone] {
+        let healed = apply(document, &other);
+        assert_eq!(field(&healed, "AccessToken", "g", "home_account_id"), Some(Value::Null));
+        for dialect in Dialect::ALL {
+            let healed = apply(document, &other.clone().dialect(dialect));
+            assert_eq!(field(&healed, "AccessToken", "g", "home_account_id"), Some(Value::Null), "{dialect}");
+        }
+        // One that is itself replaced is given it back at once.
+        let own = change().put(Credential::AccessToken(AccessToken { realm: "go".into(), ..app_token() }));
+        assert_eq!(field(&apply(document, &own), "AccessToken", "g", "home_account_id"), Some(Value::Null));
+        // A change of nothing heals nothing.
+        assert!(matches!(document.apply(&change()), Ok(Applied::Unchanged)));
+    }
+    // A user's entry that lacks it, and a bound one, are not what Python looks for.
+    let sets_apart = [("user_assertion_hash", "\"aGFzaA\""), ("key_id", "\"k\"")];
+    for part in sets_apart {
+        let entry = app_entry(&[("home_account_id", ""), ("realm", "\"go\""), part]);
+        let healed = apply(&access_tokens(&[("g", &entry)]), &other);
+        assert_eq!(field(&healed, "AccessToken", "g", "home_account_id"), None, "{part:?}");
+    }
 }
 
 #[test]

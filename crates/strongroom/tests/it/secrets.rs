@@ -110,6 +110,7 @@ fn a_provider_that_echoes_the_secret_does_not_get_it_into_an_error() {
 fn an_answer_that_is_refused_does_not_get_its_token_into_an_error() {
     for (body, code) in [
         (json!({ "access_token": TOKEN, "token_type": "pop" }), "unexpected_answer"),
+        (json!({ "access_token": TOKEN, "token_type": TOKEN }), "unexpected_answer"),
         (json!({ "access_token": TOKEN, "expires_in": -1 }), "unexpected_answer"),
         (json!({ "access_token": [TOKEN] }), "unexpected_answer"),
         (json!([TOKEN]), "unexpected_answer"),
@@ -122,6 +123,36 @@ fn an_answer_that_is_refused_does_not_get_its_token_into_an_error() {
         assert_eq!(error.code(), code, "{body}");
         assert_clean(&texts(&error), &[SECRET, TOKEN]);
     }
+}
+
+#[test]
+fn an_error_message_that_brings_tokens_shows_them_nowhere() {
+    let signature = TOKEN.rsplit('.').next().unwrap();
+    for name in ["access_token", "refresh_token", "id_token", "client_info", "Access_Token", "device_code"] {
+        for token in [json!(TOKEN), json!([TOKEN]), json!({ "secret": TOKEN })] {
+            for status in [200, 400, 403, 503] {
+                let body = json!({
+                    "error": "invalid_grant", "error_description": format!("not {TOKEN}"), "suberror": signature,
+                    "hint": "kept", "inner": [{ name: token }], name: token, "echo": [TOKEN],
+                });
+                let error = refused(move || Ok(json_response(status, &body)));
+                let service = error.service().unwrap();
+                assert_eq!(service.error, "invalid_grant");
+                assert_eq!(service.error_description.as_deref(), Some("not [redacted]"));
+                let message: serde_json::Value =
+                    serde_json::from_str(service.body.as_ref().unwrap()).unwrap();
+                assert_eq!(message["hint"], "kept");
+                assert_clean(&texts(&error), &[SECRET, TOKEN]);
+                let written = serde_json::to_string(service).unwrap();
+                assert_clean(&written, &[SECRET, TOKEN]);
+            }
+        }
+    }
+    let many =
+        json!({ "error": "invalid_grant", "error_description": TOKEN, "access_token": vec![TOKEN; 17] });
+    let error = refused(move || Ok(json_response(400, &many)));
+    assert_eq!(error.code(), "http_error");
+    assert_clean(&texts(&error), &[SECRET, TOKEN]);
 }
 
 #[test]

@@ -393,15 +393,95 @@ fn what_merely_expired_beside_an_entry_of_nodes_is_kept_for_outages_as_ever() {
 #[test]
 fn what_go_has_made_of_twins_is_healed_to_what_each_was() {
     let twins = apply(&Document::empty(), &put(app_token()));
-    let of_go =
-        text(&twins).replace("\"home_account_id\":null,", "").replace("\"home_account_id\":\"\",", "");
-    assert!(python_finds(&parse(&of_go), HOST, "tid", SCOPE).is_empty());
+    let of_go = rewritten(&twins);
+    assert!(python_finds(&of_go, HOST, "tid", SCOPE).is_empty());
     let elsewhere = AccessToken { realm: "other".into(), ..app_token() };
     for change in [put(elsewhere), put(app_token())] {
-        let healed = apply(&parse(&of_go), &change);
+        let healed = apply(&of_go, &change);
         assert_eq!(python_finds(&healed, HOST, "tid", SCOPE).len(), 1, "{}", json(&healed));
         let [node] = &*node_finds(&healed, &public(), "tid", SCOPE) else { panic!("{}", json(&healed)) };
         assert_eq!(node.key, NODE_KEY);
+    }
+}
+
+/// What MSAL Go and Java leave of it.
+fn rewritten(document: &Document) -> Document {
+    let text =
+        text(document).replace("\"home_account_id\":null,", "").replace("\"home_account_id\":\"\",", "");
+    parse(&text)
+}
+
+#[test]
+fn what_go_has_made_of_a_whole_document_is_healed_whoever_is_declared() {
+    let python = |realm: &str| {
+        let key = format!("-{HOST}-accesstoken-client-id-{realm}-{SCOPE}");
+        (key, app_entry(&[("realm", &format!("{realm:?}"))]))
+    };
+    let node = |realm: &str, tail: &str| {
+        let key = format!("-login.windows.net-accesstoken-client-id-{realm}-{SCOPE}{tail}");
+        let fields = [
+            ("home_account_id", "\"\""),
+            ("environment", "\"login.windows.net\""),
+            ("realm", &*format!("{realm:?}")),
+        ];
+        (key, app_entry(&fields))
+    };
+    // Twins, each alone, and one of an older Node.
+    let all = [python("both"), node("both", "-"), python("p"), node("n", "-"), node("old", "--")];
+    let entries: Vec<(&str, &str)> = all.iter().map(|(key, entry)| (&**key, &**entry)).collect();
+    let whole = access_tokens(&entries);
+    let of_go = rewritten(&whole);
+    assert!(seen(&of_go).iter().all(|entry| entry.home.is_none()));
+    let other = change().put(Credential::AccessToken(AccessToken { realm: "other".into(), ..app_token() }));
+    let changes = Dialect::ALL.map(|dialect| other.clone().dialect(dialect));
+    for change in changes.into_iter().chain([other]) {
+        let healed = apply(&of_go, &change);
+        for (key, _) in &all {
+            let home = |document: &Document| field(document, "AccessToken", key, "home_account_id");
+            assert_eq!(home(&healed), home(&whole), "{key} with {change:?}");
+        }
+        // As often as it happens.
+        assert_eq!(seen(&apply(&rewritten(&healed), &change)).len(), seen(&healed).len());
+    }
+}
+
+#[test]
+fn healing_gives_node_no_second_answer() {
+    let gone = |host: &str, target: &str| {
+        app_entry(&[
+            ("home_account_id", ""),
+            ("environment", &format!("{host:?}")),
+            ("target", &format!("{target:?}")),
+        ])
+    };
+    let key = |host: &str, target: &str| format!("-{host}-accesstoken-client-id-tid-{target}-");
+    let entry = |host: &str, target: &str| (key(host, target), gone(host, target));
+    let stays = app_entry(&[("home_account_id", "\"\""), ("target", "\"c\"")]);
+    let all = [
+        entry("login.windows.net", "a"),
+        entry("sts.windows.net", "A b"),
+        entry("login.microsoftonline.com", "b"),
+        entry("login.windows.net", "c"),
+        (key(HOST, "c"), stays),
+        entry("login.microsoftonline.us", "a"),
+    ];
+    let entries: Vec<(&str, &str)> = all.iter().map(|(key, entry)| (&**key, &**entry)).collect();
+    let document = access_tokens(&entries);
+    let token = |scopes: &str| AccessToken { target: scopes.into(), secret: "new".into(), ..app_token() };
+    for dialect in [None, Some(Dialect::PYTHON), Some(Dialect::NODE), Some(Dialect::PYTHON_AND_NODE)] {
+        // One that is among them, and one that is new.
+        for scopes in ["A b", "c", "d"] {
+            let change = change().put(Credential::AccessToken(token(scopes)));
+            let change = dialect.into_iter().fold(change, Change::dialect);
+            let healed = apply(&document, &change);
+            for scope in ["a", "b", "c"] {
+                let found = node_finds(&healed, &public(), "tid", scope);
+                assert_eq!(found.len(), 1, "{scope} of {} with {change:?}", json(&healed));
+            }
+            let elsewhere = Environments::of("login.microsoftonline.us");
+            assert_eq!(node_finds(&healed, &elsewhere, "tid", "a").len(), 1);
+            assert!(seen(&healed).iter().all(|entry| entry.home.is_some()), "{}", json(&healed));
+        }
     }
 }
 

@@ -467,6 +467,31 @@ fn a_left_over_file_of_dead_or_unknown_writers_is_taken_over_at_once() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_holder_that_was_killed_and_that_nobody_has_reaped_is_dead() {
+    use rustix::process::{Pid, WaitId, WaitIdOptions, waitid};
+
+    let mut child = std::process::Command::new("sleep").arg("600").spawn().unwrap();
+    let pid = child.id();
+    let contents = [format!("{pid}"), format!("{pid} python daemon.py")];
+    let of_a_living_one = Place::new();
+    for content in &contents {
+        of_a_living_one.leave_lockfile(content.as_bytes(), Duration::ZERO);
+        assert_eq!(of_a_living_one.acquire(Duration::ZERO).unwrap_err().code(), "locked", "{content:?}");
+    }
+    child.kill().unwrap();
+    // It has ended, and stays what it is: a number that the system keeps for its parent.
+    let whose = WaitId::Pid(Pid::from_raw(pid.cast_signed()).unwrap());
+    waitid(whose, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap().unwrap();
+    for content in &contents {
+        let place = Place::new();
+        place.leave_lockfile(content.as_bytes(), Duration::ZERO);
+        place.acquire(Duration::ZERO).unwrap_or_else(|error| panic!("{content:?}: {error}"));
+    }
+    child.wait().unwrap();
+}
+
 #[test]
 fn a_live_node_process_is_respected_until_its_file_is_a_minute_old() {
     let mut node = std::process::Command::new("sleep").arg("600").spawn().unwrap();

@@ -4,9 +4,11 @@
 //! its own entry, so that it would delete its own good token by a twin that it has outlived. Hence the two never have
 //! the same host, or, where a provider has but one, the same text as their target.
 
+use std::collections::{HashMap, HashSet};
+
 use super::{
-    AccessToken, Added, Credential, Dialect, Edits, Form, NoHomeAccount, Partition, SecretBytes, Shape,
-    entry, is_plain_app_token, stored_key,
+    AccessToken, Credential, Dialect, Edits, Form, NoHomeAccount, Partition, SecretBytes, Shape, entry,
+    is_plain_app_token, stored_key,
 };
 use crate::schema::entry::Fields;
 use crate::schema::environment::Environments;
@@ -164,30 +166,63 @@ impl Edits<'_> {
         ended
     }
 
-    /// Whether an entry that lacks `home_account_id` was Node's twin, from which another language has taken it.
-    pub(super) fn was_nodes(&self, at: usize) -> bool {
-        self.change.dialect.is_some_and(Dialect::has_twins) && self.has_nodes_key(at)
-    }
-
-    fn has_nodes_key(&self, at: usize) -> bool {
+    /// Whether an entry lies under a key as Node makes it: with one dash at the end, or more of older ones.
+    pub(super) fn has_nodes_key(&self, at: usize) -> bool {
         self.index.credential(at).is_ok_and(|credential| {
-            stored_key(&credential, Form::Node, credential.environment()) == self.index.key(at)
+            let key = stored_key(&credential, Form::Python, credential.environment());
+            let tail = self.index.key(at).strip_prefix(&key);
+            tail.is_some_and(|tail| !tail.is_empty() && tail.bytes().all(|byte| byte == b'-'))
         })
     }
 
-    /// Whether it may be Node's again: nothing else has come to answer Node's requests meanwhile.
+    /// Whether an entry that lacks `home_account_id`, and is to be replaced, is Node's: another language has taken it.
     pub(super) fn is_nodes_again(&self, at: usize) -> bool {
-        if !self.was_nodes(at) {
-            return false;
+        // Of twins one is left for each request, at the end.
+        self.has_nodes_key(at)
+            && (self.change.dialect.is_some_and(Dialect::has_twins)
+                || self.answers_for_node(vec![at]).1.is_empty())
+    }
+
+    /// Parts entries into those that Node may be shown, and those of which it would find two for one request then: that
+    /// is an error to it.
+    pub(super) fn answers_for_node(&self, entries: Vec<usize>) -> (Vec<usize>, Vec<usize>) {
+        if entries.is_empty() {
+            return Default::default();
         }
-        let Ok(Credential::AccessToken(token)) = self.index.credential(at) else { return false };
-        let partitions = self.change.partitions_of(&token);
-        let is_rival = |added: &Added| {
-            matches!(&added.credential, Credential::AccessToken(other)
-                if other.target.meets(&token.target) && partitions.contains(&Partition::of_access_token(other)))
+        let mut answered = Answered::default();
+        let standing = self.index.standing();
+        let visible = standing.filter(|at| self.no_home_account_now(*at) == Some(NoHomeAccount::Empty));
+        visible.filter_map(|at| self.app_token_now(at)).for_each(|token| answered.add(&token));
+        for added in &self.added {
+            if let Credential::AccessToken(token) = &added.credential
+                && is_plain_app_token(&added.credential)
                 && no_home_account_of(&added.value) == Some(NoHomeAccount::Empty)
+            {
+                answered.add(token);
+            }
+        }
+        entries.into_iter().partition(|at| {
+            let token = self.app_token_now(*at);
+            let token = token.filter(|token| !answered.meets(token, &self.change.partitions_of(token)));
+            token.inspect(|token| answered.add(token)).is_some()
+        })
+    }
+
+    /// With what this change has made of the entry so far.
+    fn app_token_now(&self, at: usize) -> Option<AccessToken> {
+        let credential = match self.changed.get(&at) {
+            None => self.index.credential(at).ok()?,
+            Some(value) => {
+                let value = std::str::from_utf8(value.as_ref()?.expose()).ok()?;
+                let entry = &self.index.entries[at];
+                Fields::read(value).ok()?.into_credential(entry.kind, self.index.key(at)).ok()?
+            }
         };
-        self.visible_to_node(&token).is_empty() && !self.added.iter().any(is_rival)
+        let is_plain = is_plain_app_token(&credential);
+        match credential {
+            Credential::AccessToken(token) if is_plain => Some(token),
+            _ => None,
+        }
     }
 
     fn no_home_account(&self, at: usize) -> Option<NoHomeAccount> {
@@ -201,6 +236,22 @@ impl Edits<'_> {
             Some(None) => None,
             Some(Some(value)) => no_home_account_of(value),
         }
+    }
+}
+
+/// The scopes for which Node finds a token, by partition.
+#[derive(Default)]
+struct Answered(HashMap<Partition, HashSet<String>>);
+
+impl Answered {
+    fn add(&mut self, token: &AccessToken) {
+        let scopes = self.0.entry(Partition::of_access_token(token)).or_default();
+        scopes.extend(token.target.iter().map(str::to_lowercase));
+    }
+
+    fn meets(&self, token: &AccessToken, partitions: &[Partition]) -> bool {
+        let mut answered = partitions.iter().filter_map(|partition| self.0.get(partition));
+        answered.any(|scopes| token.target.iter().any(|scope| scopes.contains(&scope.to_lowercase())))
     }
 }
 
