@@ -56,18 +56,22 @@ impl Answers {
 }
 
 impl<'py> Question<'py> {
+    /// `None` if scopes and fields are given as something else than a list and a dictionary.
     pub(crate) fn of(
         kind: &Bound<'py, PyAny>,
-        target: &Bound<'py, PyList>,
-        query: &Bound<'py, PyDict>,
-    ) -> PyResult<Self> {
-        let scopes = target.len();
-        let mut parts = Vec::with_capacity(2 + scopes + 2 * query.len());
+        target: Option<&Bound<'py, PyAny>>,
+        query: Option<&Bound<'py, PyAny>>,
+    ) -> PyResult<Option<Self>> {
+        let Ok(target) = target.map(|target| target.cast::<PyList>()).transpose() else { return Ok(None) };
+        let Ok(query) = query.map(|query| query.cast::<PyDict>()).transpose() else { return Ok(None) };
+        let scopes = target.map_or(0, |target| target.len());
+        let fields = query.map_or(0, |query| query.len());
+        let mut parts = Vec::with_capacity(2 + scopes + 2 * fields);
         parts.push(kind.clone());
         parts.push(PyInt::new(kind.py(), scopes).into_any());
-        parts.extend(target);
-        parts.extend(query.iter().flat_map(|(name, value)| [name, value]));
-        Ok(Self(PyTuple::new(kind.py(), parts)?))
+        parts.extend(target.into_iter().flatten());
+        parts.extend(query.into_iter().flatten().flat_map(|(name, value)| [name, value]));
+        Ok(Some(Self(PyTuple::new(kind.py(), parts)?)))
     }
 }
 

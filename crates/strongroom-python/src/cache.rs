@@ -81,29 +81,38 @@ impl Cache {
         Self::of(cache.py(), Locked { inner, lock_path: None }, Duration::ZERO, Dialect::PYTHON)
     }
 
-    /// The entries of section ``kind`` that answer at ``now``, in seconds, as dictionaries that are to be copied: who asks
-    /// the same again may get them again. ``None`` of a section that is nobody's.
-    fn search<'py>(
+    /// What ``search`` has found before, if it would find it again: for who asks the same. That costs one look at the
+    /// file. ``None`` if it is not known.
+    #[pyo3(signature = (kind, target, query, now))]
+    fn known<'py>(
         &self,
         py: Python<'py>,
         kind: &Bound<'py, PyAny>,
+        target: Option<&Bound<'py, PyAny>>,
+        query: Option<&Bound<'py, PyAny>>,
+        now: Option<f64>,
+    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        let Some(question) = Question::of(kind, target, query)? else { return Ok(None) };
+        let Some(answer) = self.answers.get(&question)? else { return Ok(None) };
+        let answer = answer.get();
+        let holds = answer.holds_at(self.time(now)) && self.is_at(py, answer.generation())?;
+        Ok(holds.then(|| answer.entries(py)))
+    }
+
+    /// The entries of section ``kind`` that answer at ``now``, in seconds, or at once, as dictionaries that are to be
+    /// copied.
+    fn search<'py>(
+        &self,
+        py: Python<'py>,
+        kind: &str,
         target: &Bound<'py, PyList>,
         query: &Bound<'py, PyDict>,
-        now: f64,
-    ) -> PyResult<Option<Bound<'py, PyList>>> {
-        let now = UnixSeconds::new(now as i64);
-        let question = Question::of(kind, target, query)?;
-        if let Some(answer) = self.answers.get(&question)?
-            && answer.get().holds_at(now)
-            && self.is_at(py, answer.get().generation())?
-        {
-            return Ok(Some(answer.get().entries(py)));
-        }
-        let Some(kind) = kind.extract::<String>().ok().and_then(|kind| known_section(&kind)) else {
-            return Ok(None);
-        };
+        now: Option<f64>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let now = self.time(now);
+        let question = Question::of(&PyString::new(py, kind), Some(target), Some(query))?;
         let scopes = target.extract::<Vec<String>>()?.into_iter().collect();
-        let query = Query::new(kind, scopes, Some(query), now)?;
+        let query = Query::new(section(kind)?, scopes, query, now)?;
         let (found, generation) = self.find(py, &query)?;
         let (entries, mut until) = (PyList::empty(py), None);
         for found in found {
@@ -114,10 +123,10 @@ impl Cache {
                 entries.append(entry)?;
             }
         }
-        if let Some(generation) = generation {
+        if let (Some(question), Some(generation)) = (question, generation) {
             self.answers.keep(question, Answer::new(generation, now, until, &entries))?;
         }
-        Ok(Some(entries))
+        Ok(entries)
     }
 
     /// Stores and removes entries as one step: tuples of section, key, JSON, and whether it is to be removed. ``now`` is
@@ -238,6 +247,11 @@ impl Cache {
         Ok(if self.cache.settle(generation).await { read().await?.1 } else { found })
     }
 
+    /// What a caller means by ``now``.
+    fn time(&self, now: Option<f64>) -> UnixSeconds {
+        now.map_or_else(|| self.cache.now(), |now| UnixSeconds::new(now as i64))
+    }
+
     /// Whether what was found in this generation of the document would be found again.
     fn is_at(&self, py: Python<'_>, generation: u64) -> PyResult<bool> {
         if self.deserialized().is_some() {
@@ -290,11 +304,8 @@ impl Cache {
 }
 
 fn section(kind: &str) -> PyResult<CredentialType> {
-    known_section(kind).ok_or_else(|| PyKeyError::new_err(kind.to_owned()))
-}
-
-fn known_section(kind: &str) -> Option<CredentialType> {
-    CredentialType::ALL.into_iter().find(|known| known.as_str() == kind)
+    let found = CredentialType::ALL.into_iter().find(|known| known.as_str() == kind);
+    found.ok_or_else(|| PyKeyError::new_err(kind.to_owned()))
 }
 
 /// The removal of a user takes along what was not removed before it: the access tokens that have expired, which no search

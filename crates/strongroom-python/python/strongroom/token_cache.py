@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from _thread import RLock, get_ident
 from _weakrefset import WeakSet
 
@@ -86,14 +85,10 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         :param query: fields, by name. ``home_account_id: None`` asks for an application's own tokens.
         :param now: the time that tokens expire by, in Unix seconds.
         """
-        if not isinstance(target, list):
-            target = list(target or ())
-        if not isinstance(query, dict):
-            query = dict(query or ())
-        found = self._native.search(credential_type, target, query, time.time() if now is None else now)
+        found = self._native.known(credential_type, target, query, now)
         if found is None:
-            found = self._of_nobody(credential_type, target, query)
-        return (entry.copy() for entry in found)
+            found = self._found(credential_type, list(target or ()), dict(query or ()), now)
+        return map(_copy, found)
 
     def find(
         self,
@@ -200,10 +195,12 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         if value:
             raise AttributeError("_cache can be looked at, not set: use deserialize()")
 
-    def _of_nobody(
-        self, credential_type: str, target: List[str], query: Dict[str, Any]
+    def _found(
+        self, credential_type: str, target: List[str], query: Dict[str, Any], now: Optional[float]
     ) -> List[Dict[str, Any]]:
-        """The entries of a section that is nobody's. For those there are no rules but the parent's."""
+        if credential_type in _SECTIONS:
+            return self._native.search(credential_type, target, query, now)
+        # Of a section that is nobody's there are no rules but the parent's.
         self._native.refresh()
         entries = self._cache.get(credential_type, {}).values()
         return [entry for entry in entries if self._is_matching(entry, query, set(target))]
@@ -213,6 +210,7 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         return default if found is None else found
 
 
+_copy = dict.copy
 _SECTIONS = frozenset(("AccessToken", "RefreshToken", "IdToken", "Account", "AppMetadata"))
 
 
