@@ -577,13 +577,15 @@ def per_add(argv, b, n, count):
 def python_contend(args, b, sizes):
     """8 processes, one file: `add` alone, and whole applications that ask our token endpoint."""
     k, rounds = args.tokens, 2 if args.quick else args.rounds
-    daemon = lambda library: lambda path, p, start: (
-        [PY, PEER("python_daemon.py"), b.config, path, "--library", library, "--start-at", start]
+    daemon = lambda library, *flags: lambda path, p, start: (
+        [PY, PEER("python_daemon.py"), b.config, path, "--library", library, "--start-at", start, *flags]
         + sum((["--scope", f"api://p{p}-{i}/.default"] for i in range(k)), []))
     adds = lambda library: lambda path, p, start: [PY, PEER("adds_python.py"), library, path, str(k), f"api://p{p}-", start]
     cases = {"add: msal-extensions": adds("msal"), "add: ours": adds("cache"),
              "application: msal, msal-extensions": daemon("msal"), "application: msal, our cache": daemon("cache"),
-             "application: our client": daemon("client")}
+             "application: our client": daemon("client"),
+             # What the applications and our token endpoint take for themselves: a cache for each process, no file.
+             "application: msal, in memory": daemon("msal", "--memory"), "application: our client, in memory": daemon("client", "--memory")}
     runs = {name: [] for name in cases}
     for r in range(rounds):
         for name, make in cases.items():

@@ -12,6 +12,7 @@ use strongroom::{
     Environments, Error, FilePersistence, Persistence, SecretBytes, SecretString, TokenCache, UnixSeconds,
 };
 
+use crate::answers::{Answer, Answers, Question};
 use crate::error::exception;
 use crate::foreign::ForeignPersistence;
 use crate::json::to_dict;
@@ -29,6 +30,7 @@ pub(crate) struct Cache {
     store: Arc<DocumentStore<Locked>>,
     cache: TokenCache,
     dialect: Dialect,
+    answers: Answers,
     /// What takes the place of the document in memory. Its lock is taken with the GIL and never waited under, so that a
     /// fork, which has the GIL as well, never finds it taken.
     deserialized: Mutex<Option<Arc<Deserialized>>>,
@@ -69,46 +71,62 @@ impl Cache {
                 Arc::new(ForeignPersistence::new(persistence.clone().unbind(), location, is_encrypted))
             }
         };
-        Ok(Self::of(Locked { inner, lock_path }, seconds(lock_timeout), dialect))
+        Ok(Self::of(py, Locked { inner, lock_path }, seconds(lock_timeout), dialect))
     }
 
     /// The cache in what ``cache`` keeps, an object with the methods ``serialize`` and ``deserialize``.
     #[staticmethod]
     fn serialized(cache: &Bound<'_, PyAny>) -> Self {
         let inner = Arc::new(SerializedPersistence::new(cache.clone().unbind()));
-        Self::of(Locked { inner, lock_path: None }, Duration::ZERO, Dialect::PYTHON)
+        Self::of(cache.py(), Locked { inner, lock_path: None }, Duration::ZERO, Dialect::PYTHON)
     }
 
-    /// The entries of section ``kind`` that answer, as dictionaries, and the generation of the document that they are of,
-    /// if they are of one.
+    /// What ``search`` has found before, if it would find it again: for who asks the same. That costs one look at the
+    /// file. ``None`` if it is not known.
+    #[pyo3(signature = (kind, target, query, now))]
+    fn known<'py>(
+        &self,
+        py: Python<'py>,
+        kind: &Bound<'py, PyAny>,
+        target: Option<&Bound<'py, PyAny>>,
+        query: Option<&Bound<'py, PyAny>>,
+        now: Option<f64>,
+    ) -> PyResult<Option<Bound<'py, PyList>>> {
+        let Some(question) = Question::of(kind, target, query)? else { return Ok(None) };
+        let Some(answer) = self.answers.get(&question)? else { return Ok(None) };
+        let answer = answer.get();
+        let holds = answer.holds_at(self.time(now)) && self.is_at(py, answer.generation())?;
+        Ok(holds.then(|| answer.entries(py)))
+    }
+
+    /// The entries of section ``kind`` that answer at ``now``, in seconds, or at once, as dictionaries that are to be
+    /// copied.
     fn search<'py>(
         &self,
         py: Python<'py>,
         kind: &str,
-        target: Vec<String>,
-        query: Option<&Bound<'py, PyDict>>,
-        now: i64,
-    ) -> PyResult<(Bound<'py, PyList>, Option<u64>)> {
-        let scopes = target.into_iter().collect();
-        let query = Query::new(section(kind)?, scopes, query, UnixSeconds::new(now))?;
+        target: &Bound<'py, PyList>,
+        query: &Bound<'py, PyDict>,
+        now: Option<f64>,
+    ) -> PyResult<Bound<'py, PyList>> {
+        let now = self.time(now);
+        let question = Question::of(&PyString::new(py, kind), Some(target), Some(query))?;
+        let scopes = target.extract::<Vec<String>>()?.into_iter().collect();
+        let query = Query::new(section(kind)?, scopes, query, now)?;
         let (found, generation) = self.find(py, &query)?;
-        let entries = PyList::empty(py);
+        let (entries, mut until) = (PyList::empty(py), None);
         for found in found {
             let entry = found.to_dict(py)?;
             if query.accepts(py, &entry)? {
+                let ends = found.access_token().map(|token| token.expires_on);
+                until = until.into_iter().chain(ends).min();
                 entries.append(entry)?;
             }
         }
-        Ok((entries, generation))
-    }
-
-    /// Whether the document is still of this generation, and what others may have made of it was set right.
-    fn is_at(&self, py: Python<'_>, generation: u64) -> PyResult<bool> {
-        let look = async {
-            let is_same = self.store.generation()? == Some(generation);
-            Ok::<_, Error>(is_same && !self.cache.settle(generation).await)
-        };
-        wait_for(py, look)?.map_err(|error| exception(py, &error))
+        if let (Some(question), Some(generation)) = (question, generation) {
+            self.answers.keep(question, Answer::new(generation, now, until, &entries))?;
+        }
+        Ok(entries)
     }
 
     /// Stores and removes entries as one step: tuples of section, key, JSON, and whether it is to be removed. ``now`` is
@@ -211,10 +229,10 @@ impl Cache {
 }
 
 impl Cache {
-    fn of(persistence: Locked, lock_timeout: Duration, dialect: Dialect) -> Self {
+    fn of(py: Python<'_>, persistence: Locked, lock_timeout: Duration, dialect: Dialect) -> Self {
         let store = Arc::new(DocumentStore::builder(persistence).lock_timeout(lock_timeout).build());
         let cache = TokenCache::builder(Arc::clone(&store)).dialect(dialect).build();
-        Self { store, cache, dialect, deserialized: Mutex::default() }
+        Self { store, cache, dialect, answers: Answers::new(py), deserialized: Mutex::default() }
     }
 
     /// What an application of ours looks into: the same memory, the same flights.
@@ -227,6 +245,21 @@ impl Cache {
         let read = || self.store.read(|document| query.find(document));
         let (generation, found) = read().await?;
         Ok(if self.cache.settle(generation).await { read().await?.1 } else { found })
+    }
+
+    /// What a caller means by ``now``.
+    fn time(&self, now: Option<f64>) -> UnixSeconds {
+        now.map_or_else(|| self.cache.now(), |now| UnixSeconds::new(now as i64))
+    }
+
+    /// Whether what was found in this generation of the document would be found again.
+    fn is_at(&self, py: Python<'_>, generation: u64) -> PyResult<bool> {
+        if self.deserialized().is_some() {
+            return Ok(false);
+        }
+        let is_same =
+            || Ok(self.store.generation()? == Some(generation) && self.cache.is_settled(generation));
+        py.detach(is_same).map_err(|error: Error| exception(py, &error))
     }
 
     fn find(&self, py: Python<'_>, query: &Query) -> PyResult<(Vec<Found>, Option<u64>)> {

@@ -3,6 +3,7 @@
 //! Here is what must be fast or must wait; the names and signatures of `msal_extensions`, and how the classes of `msal` are
 //! used, are Python's. Everything that waits does so without the GIL, and no Rust lock is waited for while it is held.
 
+mod answers;
 mod cache;
 mod client;
 mod error;

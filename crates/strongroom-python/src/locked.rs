@@ -24,6 +24,13 @@ impl Persistence for Locked {
         self.inner.load()
     }
 
+    fn look_through<'a>(
+        &'a self,
+        reader: &'a mut (dyn FnMut(&[u8]) -> usize + Send),
+    ) -> BoxFuture<'a, Result<Option<Revision>, Error>> {
+        self.inner.look_through(reader)
+    }
+
     fn save<'a>(
         &'a self,
         bytes: &'a SecretBytes,

@@ -42,7 +42,7 @@ impl Query {
     pub(crate) fn new(
         kind: CredentialType,
         scopes: Scopes,
-        query: Option<&Bound<'_, PyDict>>,
+        query: &Bound<'_, PyDict>,
         now: UnixSeconds,
     ) -> PyResult<Self> {
         let mut asked = Self {
@@ -58,7 +58,7 @@ impl Query {
             ext_cache_key: None,
             rest: Vec::new(),
         };
-        for (name, value) in query.into_iter().flatten() {
+        for (name, value) in query {
             let text = match value.cast::<PyString>() {
                 Ok(text) => Some(text.to_cow()?.into_owned()),
                 Err(_) if value.is_none() => Some(String::new()),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import base64
-import inspect
 import json
 import os
 import time
+from collections.abc import Iterator
 
 import pytest
 
@@ -162,7 +162,8 @@ def test_scopes_can_be_anything_to_go_through_in_any_order(cache):
 def test_target_and_query_are_given_by_name(cache):
     with pytest.raises(TypeError):
         cache.search(AT, ["s1"])
-    assert inspect.isgenerator(cache.search(AT))
+    # As with a generator, whoever goes away early pays for no more than he has taken.
+    assert isinstance(cache.search(AT), Iterator)
 
 
 def test_one_add_is_one_lock_cycle_and_one_write(location):
@@ -595,10 +596,25 @@ def test_an_answer_that_is_remembered_is_as_good_as_a_new_one(cache, location):
     strongroom.PersistedTokenCache(strongroom.FilePersistence(location)).add(app_token_event(secret="third"), now=now)
     assert find() == find() == ["third", "short", "long"]
     assert len(list(cache.search(AT, target=["s1"], query={**app_token_query(), "x": ["cannot be hashed"]}))) == 0
+    # Neither is a field a scope, nor the other way round.
+    assert len(list(cache.search(AT, target=[], query={"realm": "tenant"}, now=now))) == 3
+    assert list(cache.search(AT, target=["realm", "tenant"], query={}, now=now)) == []
     cache.deserialize("{}")
     assert find() == find() == []
     os.remove(location)
     assert find() == []
+
+
+def test_what_lies_within_an_entry_is_not_shared_by_those_who_ask_the_same(cache, location):
+    cache.add(app_token_event())
+    document = json.load(open(location, encoding="utf-8"))
+    next(iter(document[AT].values()))["nested"] = {"kept": []}
+    with open(location, "w", encoding="utf-8") as file:
+        json.dump(document, file)
+    for _ in range(2):
+        nested = next(cache.search(AT, target=["s1"], query=app_token_query()))["nested"]
+        assert nested == {"kept": []}
+        nested["kept"].append("by its caller")
 
 
 def test_a_look_up_is_as_fast_in_a_large_cache(cache, location, monkeypatch):

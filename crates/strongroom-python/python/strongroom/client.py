@@ -104,10 +104,11 @@ class _Base(NotPicklable, _Native):
         """What the cache has: a dictionary, ``None``, or what it takes to know."""
         if auth_scheme is not None:
             raise ValueError(f"auth_scheme is not supported by a confidential client; for a signed request {_INSTEAD}")
-        if kwargs.get("data"):
-            raise ValueError(f"further parameters of the token request (data) are not supported: {_INSTEAD}")
-        if kwargs.keys() - {"data"}:
-            raise TypeError(f"acquire_token_silent() has no argument {min(kwargs.keys() - {'data'})!r}")
+        if kwargs:
+            if kwargs.get("data"):
+                raise ValueError(f"further parameters of the token request (data) are not supported: {_INSTEAD}")
+            if kwargs.keys() - {"data"}:
+                raise TypeError(f"acquire_token_silent() has no argument {min(kwargs.keys() - {'data'})!r}")
         if authority:
             import warnings
 

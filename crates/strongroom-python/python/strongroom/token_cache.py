@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from _thread import RLock, get_ident
 from _weakrefset import WeakSet
 
@@ -62,7 +61,6 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         dialect: Optional[str] = None,
     ) -> None:
         self._pending: Dict[int, List[_Operation]] = {}
-        self._answers: Dict[Any, Tuple[int, int, int, List[Dict[str, Any]]]] = {}
         self._view: Optional[Tuple[str, Mapping[str, Any]]] = None
         self._persistence = persistence
         self.is_encrypted: bool = persistence.is_encrypted
@@ -87,18 +85,10 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         :param query: fields, by name. ``home_account_id: None`` asks for an application's own tokens.
         :param now: the time that tokens expire by, in Unix seconds.
         """
-        if not isinstance(target, list):
-            target = list(target or ())
-        asked_at = time.time() if now is None else now
-        key = (credential_type, *target, *(query or _NOTHING).items())
-        try:
-            answer = self._answers.get(key)
-        except TypeError:  # Something in it cannot be hashed.
-            return self._found(credential_type, target, query, int(asked_at), None)
-        # The same as before if it has been asked for and nothing has changed: that costs one look at the file.
-        if answer is not None and answer[1] <= asked_at <= answer[2] and self._native.is_at(answer[0]):
-            return (dict(entry) for entry in answer[3])
-        return self._found(credential_type, target, query, int(asked_at), key)
+        found = self._native.known(credential_type, target, query, now)
+        if found is None:
+            found = self._found(credential_type, list(target or ()), dict(query or ()), now)
+        return map(_copy, found)
 
     def find(
         self,
@@ -177,7 +167,6 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
             # Complains of what is no JSON as it always has.
             json.loads(state)
         self._native.deserialize(state or "{}")
-        self._answers.clear()
         self.has_state_changed = False
 
     @property
@@ -207,43 +196,21 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
             raise AttributeError("_cache can be looked at, not set: use deserialize()")
 
     def _found(
-        self,
-        credential_type: str,
-        target: List[str],
-        query: Optional[Mapping[str, Any]],
-        now: int,
-        key: Optional[Tuple[Any, ...]],
-    ) -> Iterator[Dict[str, Any]]:
-        """What answers, which is kept under ``key``."""
-        fields = dict(query or {})
-        if credential_type not in _SECTIONS:
-            # Of a section that is nobody's there are no rules but the parent's.
-            self._native.refresh()
-            entries = self._cache.get(credential_type, {}).values()
-            found = [entry for entry in entries if self._is_matching(entry, fields, set(target))]
-            return (dict(entry) for entry in found)
-        found, known = self._native.search(credential_type, sorted(target), fields, now)
-        if key is not None and known is not None and found and all(_is_flat(entry) for entry in found):
-            if len(self._answers) >= _MOST_ANSWERS:
-                self._answers.clear()
-            # With the first that expires the answer is another.
-            until = min(int(entry.get("expires_on", _NEVER)) for entry in found)
-            self._answers[key] = known, now, until, found
-        return (dict(entry) for entry in found)
+        self, credential_type: str, target: List[str], query: Dict[str, Any], now: Optional[float]
+    ) -> List[Dict[str, Any]]:
+        if credential_type in _SECTIONS:
+            return self._native.search(credential_type, target, query, now)
+        # Of a section that is nobody's there are no rules but the parent's.
+        self._native.refresh()
+        entries = self._cache.get(credential_type, {}).values()
+        return [entry for entry in entries if self._is_matching(entry, query, set(target))]
 
     def _get(self, credential_type: str, key: str, default: Any = None) -> Any:
         found = self._native.entry(credential_type, key)
         return default if found is None else found
 
 
-def _is_flat(entry: Dict[str, Any]) -> bool:
-    """Whether a copy of it shares nothing with it that can be changed."""
-    return all(value is None or isinstance(value, (str, int)) for value in entry.values())
-
-
-_MOST_ANSWERS = 256
-_NOTHING: Mapping[str, Any] = {}
-_NEVER = 1 << 62
+_copy = dict.copy
 _SECTIONS = frozenset(("AccessToken", "RefreshToken", "IdToken", "Account", "AppMetadata"))
 
 

@@ -50,11 +50,16 @@ impl TokenCache {
     ///
     /// The look-ups for access tokens do this by themselves. What cannot be set right is tried again later.
     pub async fn settle(&self, generation: u64) -> bool {
-        let inner = &self.0;
-        if !inner.is_shared || inner.settling.has_seen(generation) {
+        if self.is_settled(generation) {
             return false;
         }
+        let inner = &self.0;
         inner.settling.settle(&*inner.store, &inner.state, inner.dialect, self.now(), generation).await;
         true
+    }
+    /// Whether [`settle`](Self::settle) has nothing to look for in the store's state `generation`. Waits for nothing.
+    #[must_use]
+    pub fn is_settled(&self, generation: u64) -> bool {
+        !self.0.is_shared || self.0.settling.has_seen(generation)
     }
 }
