@@ -1080,6 +1080,41 @@ assert sys.argv[2] != "renew" or renewing.wait(60)
         assert run("renew", "60", "0.5").stdout == "token of begin\n"
         assert run("renew", "0", "0").stdout == "token of renew\n"
 
+    @pytest.mark.parametrize("how", ["it computes", "it waits for a lock", "it has just come back"])
+    def test_the_end_of_a_process_is_not_held_up_by_what_a_renewal_is_in(self, how, location, python):
+        program = """
+import sys, threading, time
+from azure.core.credentials import AccessTokenInfo
+from strongroom.azure import PersistedCredential, _tokens
+
+_tokens.PATIENCE_AT_END = 0.3
+
+class Inner:
+    def get_token_info(self, *scopes, options=None):
+        begun.set()
+        ended = time.monotonic() + {"it computes": 600, "it waits for a lock": 0, "it has just come back": 0.3}[sys.argv[2]]
+        while time.monotonic() < ended:
+            pass
+        now = int(time.time())
+        return AccessTokenInfo("new", now + 3600)
+
+begun = threading.Event()
+credential = PersistedCredential(Inner(), cache=sys.argv[1], identity="somebody")
+print(credential.get_token(sys.argv[3]).token)
+assert begun.wait(60)
+"""
+        credential = persisted(Fake(), location)
+        aged(credential, 2000, refresh_in=0)
+        lock = strongroom.CrossPlatLock(location + ".lockfile") if how == "it waits for a lock" else None
+        if lock:
+            lock.__enter__()
+        try:
+            done = python(program, location, how, SCOPE)
+        finally:
+            if lock:
+                lock.__exit__(None, None, None)
+        assert (done.stdout, done.stderr) == ("aged\n", "")
+
 
 class TestTrouble:
     def test_a_damaged_cache_is_moved_aside(self, cache, location, caplog):
