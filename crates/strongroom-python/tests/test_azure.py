@@ -528,6 +528,15 @@ class TestIdentity:
         assert self.of("the machine", azure.identity) != machine
         assert self.of("assigned", azure.identity) == assigned
 
+    def test_each_application_of_a_service_fabric_has_its_own(self, monkeypatch):
+        monkeypatch.setenv("IDENTITY_ENDPOINT", "https://localhost:1/token")
+        monkeypatch.setenv("IDENTITY_SERVER_THUMBPRINT", "x")
+        monkeypatch.setenv("IDENTITY_HEADER", "that of one application")
+        first = self.id_of("the machine")
+        assert self.id_of("the machine") == first
+        monkeypatch.setenv("IDENTITY_HEADER", "that of another")
+        assert self.id_of("the machine") != first
+
     def test_that_of_an_app_service_is_the_same_on_all_its_machines(self, monkeypatch):
         monkeypatch.setenv("IDENTITY_ENDPOINT", "http://localhost:1/token")
         monkeypatch.setenv("IDENTITY_HEADER", "x")

@@ -354,7 +354,10 @@ def _of_managed_identity(credential: object) -> Optional[_Whose]:
     if type(credential).__name__ == "AppServiceCredential" and site:
         return _Whose({"site": site})
     names = ("IDENTITY_ENDPOINT", "MSI_ENDPOINT", "AZURE_POD_IDENTITY_AUTHORITY_HOST")
-    return _Whose({"machine": _machine(), **{name: os.environ.get(name) for name in names}})
+    # Applications of one machine may have identities of their own, by what they show for them.
+    shown = ("IDENTITY_HEADER", "MSI_SECRET")
+    facts = {name: os.environ.get(name) for name in names + shown}
+    return _Whose({"machine": _machine(), **facts})
 
 
 def _of_nobody(credential: object) -> Optional[_Whose]:
