@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import functools
 import gc
+import hashlib
 import json
 import logging
 import os
+import pathlib
 import pickle
+import subprocess
+import sys
 import threading
 import time
+import types
 
 import pytest
 
@@ -278,7 +284,18 @@ class TestIdentity:
     }
 
     def of(self, name, module):
-        return identity_of(self.KINDS[name][0](module))
+        identity = identity_of(self.KINDS[name][0](module))
+        return (*identity[:-1], identity.client_id())
+
+    def id_of(self, name, module=azure.identity):
+        client_id = self.of(name, module)[-1]
+        assert client_id is not None
+        return client_id
+
+    @pytest.fixture(autouse=True)
+    def who_is_signed_in(self, home):
+        """Somebody, in each of the tools."""
+        sign_in(home, azure="alice", azd="alice", powershell="alice")
 
     @pytest.fixture(autouse=True)
     def an_async_transport(self, monkeypatch):
@@ -299,27 +316,27 @@ class TestIdentity:
         seen = {}
         for name, (_, forms) in self.KINDS.items():
             own = self.of(name, azure.identity)
-            assert own.is_certain, name
+            assert identity_of(self.KINDS[name][0](azure.identity)).is_certain and own[-1], name
             assert own == self.of(name, azure.identity), name
             if forms == 2:
-                assert own.client_id == self.of(name, azure.identity.aio).client_id, name
-            seen.setdefault(own.client_id, []).append(name)
+                assert own[-1] == self.id_of(name, azure.identity.aio), name
+            seen.setdefault(own[-1], []).append(name)
         # A secret can be changed, and the identity stays.
         assert [names for names in seen.values() if len(names) > 1] == [["secret", "another secret"]]
 
     def test_a_certificate_stands_for_its_application(self, tmp_path):
         pem = certificate(tmp_path)
         ids = {
-            identity_of(module.CertificateCredential("tenant", client, pem)).client_id
+            identity_of(module.CertificateCredential("tenant", client, pem)).client_id()
             for module in (azure.identity, azure.identity.aio)
             for client in ("client", "other")
         }
         assert len(ids) == 2 and all(one.startswith("CertificateCredential:") for one in ids)
 
     def test_what_lies_where_comes_from_the_credential(self):
-        own = self.of("another cloud", azure.identity)
+        own = identity_of(self.KINDS["another cloud"][0](azure.identity))
         assert (own.environment, own.realm) == ("login.microsoftonline.us", "tenant")
-        own = self.of("cli", azure.identity)
+        own = identity_of(self.KINDS["cli"][0](azure.identity))
         assert (own.environment, own.realm) == ("login.microsoftonline.com", "organizations")
 
     def test_an_identity_of_the_environment_is_that_of_what_it_holds(self, monkeypatch):
@@ -327,19 +344,198 @@ class TestIdentity:
             monkeypatch.setenv(f"AZURE_{name}", value)
         first = self.of("environment", azure.identity)
         monkeypatch.setenv("AZURE_CLIENT_ID", "other")
-        assert first.is_certain and first != self.of("environment", azure.identity)
+        assert first != self.of("environment", azure.identity)
 
-    def test_who_is_signed_in_elsewhere_is_somebody_else(self, monkeypatch):
-        for name in ("cli", "azd", "default"):
-            before = self.of(name, azure.identity)
-            monkeypatch.setenv("AZURE_CONFIG_DIR", f"/elsewhere/{name}")
-            assert self.of(name, azure.identity) != before
+    TOOLS = {"cli": "azure", "azd": "azd", "powershell": "powershell"}
+
+    @pytest.mark.parametrize("tool", TOOLS)
+    @pytest.mark.parametrize("within", ["alone", "default", "a chain", "another class"])
+    def test_after_another_sign_in_the_tokens_are_others(self, tool, within, home, cache):
+        fakes = []
+
+        def fake():
+            made = self.KINDS["default" if within == "default" else tool][0](azure.identity)
+            if within == "a chain":
+                made = azure.identity.ChainedTokenCredential(self.KINDS["assigned"][0](azure.identity), made)
+            if within == "another class":
+                made = Holding(made)
+            fakes.append(Fake())
+            made.get_token_info = fakes[-1].get_token_info
+            return made
+
+        credential = PersistedCredential(fake(), cache=cache)
+        assert [credential.get_token(SCOPE).token for _ in range(2)] == ["token-1"] * 2
+        sign_in(home, **{self.TOOLS[tool]: "bob"})
+        assert [credential.get_token(SCOPE).token for _ in range(2)] == ["token-2"] * 2
+        if within != "another class":
+            # Another process sees the same.
+            assert PersistedCredential(fake(), cache=cache).get_token(SCOPE).token == "token-2"
+        sign_in(home, **{self.TOOLS[tool]: "alice"})
+        assert credential.get_token(SCOPE).token == "token-1"
+        assert len(fakes[0].asked) == 2
+
+    def test_the_asynchronous_form_sees_another_sign_in_too(self, home, cache):
+        async def main():
+            fake = AsyncFake()
+            inner = azure.identity.aio.AzureCliCredential()
+            inner.get_token_info = fake.get_token_info
+            credential = strongroom.azure.aio.PersistedCredential(inner, cache=cache)
+            tokens = []
+            for user in ("alice", "alice", "bob", None):
+                sign_in(home, azure=user)
+                tokens.append((await credential.get_token(SCOPE)).token)
+            assert tokens == ["token-1", "token-1", "token-2", "token-3"]
+
+        asyncio.run(main())
+
+    def test_a_token_that_somebody_signs_in_during_is_not_kept(self, home, cache):
+        inner, fake = azure.identity.AzureCliCredential(), Fake()
+
+        def get_token_info(*scopes, options=None):
+            sign_in(home, azure="bob")
+            return fake.get_token_info(*scopes, options=options)
+
+        inner.get_token_info = get_token_info
+        credential = PersistedCredential(inner, cache=cache)
+        assert credential.get_token(SCOPE).token == "token-1"
+        assert list(cache.search(AT)) == []
+        assert [credential.get_token(SCOPE).token for _ in range(2)] == ["token-2"] * 2
+        (entry,) = cache.search(AT)
+        assert entry["secret"] == "token-2"
+
+    @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b'{"subscriptions": 1}', b'{"subscriptions": [{"isDefault": true}]}'])
+    def test_where_nobody_can_tell_who_is_signed_in_nothing_is_kept(self, content, home, cache, caplog):
+        profile = home / ".azure" / "azureProfile.json"
+        profile.unlink()
+        if content is not None:
+            profile.write_bytes(content)
+        inner, fake = azure.identity.AzureCliCredential(), Fake()
+        inner.get_token_info = fake.get_token_info
+        credential = PersistedCredential(inner, cache=cache)
+        (record,) = [record for record in caplog.records if record.name == "strongroom.azure"]
+        assert "identity=" in record.getMessage()
+        assert [credential.get_token(SCOPE).token for _ in range(2)] == ["token-1", "token-2"]
+        assert list(cache.search(AT)) == []
+        sign_in(home, azure="bob")
+        assert [credential.get_token(SCOPE).token for _ in range(2)] == ["token-3"] * 2
+        named = PersistedCredential(inner, cache=cache, identity="bob")
+        profile.unlink()
+        assert [named.get_token(SCOPE).token for _ in range(2)] == ["token-4"] * 2
+
+    def test_a_machine_without_these_tools_has_certain_chains(self, home, caplog, cache):
+        for user in ({"azure": None}, {"azd": None}, {"powershell": None}):
+            sign_in(home, **user)
+        for _ in range(2):
+            PersistedCredential(azure.identity.DefaultAzureCredential(), cache=cache)
+        assert self.id_of("default") and not [one for one in caplog.records if one.name == "strongroom.azure"]
+
+    def test_a_subscription_is_that_of_its_own_user(self, home):
+        before = self.id_of("cli, subscription")
+        sign_in(home, azure="bob")
+        assert self.id_of("cli, subscription") == before
+        sign_in(home, azure="alice", one="bob")
+        assert self.id_of("cli, subscription") != before
+
+    def test_the_developer_cli_may_use_the_azure_cli(self, home):
+        (home / ".azd" / "config.json").write_text('{"auth": {"useAzCliAuth": "true"}}')
+        before = self.id_of("azd")
+        sign_in(home, azd="bob")
+        assert self.id_of("azd") == before
+        sign_in(home, azure="bob")
+        assert self.id_of("azd") != before
+
+    def test_a_sign_in_is_read_again_only_when_its_file_has_changed(self, home, monkeypatch):
+        path = home / ".azure" / "azureProfile.json"
+        long_ago = time.time() - 1000
+
+        def write(user):
+            sign_in(home, azure=user)
+            os.utime(path, (long_ago, long_ago))
+            return self.id_of("cli")
+
+        first = write("alice")
+        identity = identity_of(azure.identity.AzureCliCredential())
+        with monkeypatch.context() as patch:
+            patch.setattr("builtins.open", lambda *arguments, **options: 1 / 0)
+            assert identity.client_id() == first
+        # Of the same size and age.
+        assert write("bobby") != first
+        assert write("alice") == first
+
+    def test_settings_of_powershell_say_where_its_sign_in_is(self, home, tmp_path):
+        before = self.id_of("powershell")
+        settings = {"ContextDirectory": str(tmp_path), "ContextFile": "mine.json"}
+        (home / ".Azure" / "AzureRmContextSettings.json").write_text(json.dumps(settings))
+        assert self.of("powershell", azure.identity)[-1] is None
+        (home / ".Azure" / "AzureRmContext.json").rename(tmp_path / "mine.json")
+        assert self.id_of("powershell") != before
+
+    def test_the_shared_cache_is_another_when_it_has_changed(self, home):
+        make = lambda **options: identity_of(azure.identity.SharedTokenCacheCredential(**options))  # noqa: E731
+        assert make().client_id() is None
+        default = self.id_of("default")
+        (home / ".IdentityService").mkdir()
+        (home / ".IdentityService" / "msal.cache.nocae").write_text("one")
+        first = make().client_id()
+        assert first and self.id_of("default") != default
+        assert first == make().client_id() != make(authority="login.microsoftonline.us").client_id()
+        (home / ".IdentityService" / "msal.cache.nocae").write_text("another")
+        assert make().client_id() not in (None, first)
+        assert make(username="alice").client_id() != make(username="bob").client_id()
+        known = [make(authentication_record=record(user)).client_id() for user in ("one", "two")]
+        assert len({*known, first}) == 3
+
+    @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+    def test_every_identity_is_one_of_its_cloud(self):
+        for name in ("secret", "assertion", "environment", "password", "on behalf", "default", "workload"):
+            with pytest.MonkeyPatch.context() as patch:
+                for variable, value in (("TENANT_ID", "t"), ("CLIENT_ID", "c"), ("CLIENT_SECRET", "s")):
+                    patch.setenv(f"AZURE_{variable}", value)
+                before = self.id_of(name)
+                patch.setenv("AZURE_AUTHORITY_HOST", "login.microsoftonline.us")
+                assert self.id_of(name) != before, name
+
+    def test_one_that_never_goes_to_another_tenant_is_not_one_that_does(self, monkeypatch):
+        before = self.id_of("other tenants allowed")
+        monkeypatch.setenv("AZURE_IDENTITY_DISABLE_MULTITENANTAUTH", "1")
+        assert self.id_of("other tenants allowed") != before
+
+    def test_a_broker_that_is_there_could_be_anybodys(self):
+        for make in (azure.identity.VisualStudioCodeCredential, azure.identity._credentials.broker.BrokerCredential):
+            inner = make()
+            assert identity_of(inner).is_certain
+            inner._broker_credential = Fake()
+            assert not identity_of(inner).is_certain
+
+    def test_a_user_who_signs_in_in_place_of_the_known_one_is_another(self, cache):
+        inner, fake = azure.identity.DeviceCodeCredential(authentication_record=record("one")), Fake()
+
+        def get_token_info(*scopes, options=None):
+            inner._auth_record = record("two")
+            return fake.get_token_info(*scopes, options=options)
+
+        inner.get_token_info = get_token_info
+        credential = PersistedCredential(inner, cache=cache)
+        assert credential.get_token(SCOPE).token == "token-1" and list(cache.search(AT)) == []
+        assert [credential.get_token(SCOPE).token for _ in range(2)] == ["token-2"] * 2
+        again = azure.identity.DeviceCodeCredential(authentication_record=record("one"))
+        again.get_token_info = fake.get_token_info
+        assert PersistedCredential(again, cache=cache).get_token(SCOPE).token == "token-3"
 
     def test_the_identity_of_a_machine_is_not_that_of_another(self, monkeypatch):
         machine, assigned = (self.of(name, azure.identity) for name in ("the machine", "assigned"))
         monkeypatch.setattr("platform.node", lambda: "another")
         assert self.of("the machine", azure.identity) != machine
         assert self.of("assigned", azure.identity) == assigned
+
+    def test_each_application_of_a_service_fabric_has_its_own(self, monkeypatch):
+        monkeypatch.setenv("IDENTITY_ENDPOINT", "https://localhost:1/token")
+        monkeypatch.setenv("IDENTITY_SERVER_THUMBPRINT", "x")
+        monkeypatch.setenv("IDENTITY_HEADER", "that of one application")
+        first = self.id_of("the machine")
+        assert self.id_of("the machine") == first
+        monkeypatch.setenv("IDENTITY_HEADER", "that of another")
+        assert self.id_of("the machine") != first
 
     def test_that_of_an_app_service_is_the_same_on_all_its_machines(self, monkeypatch):
         monkeypatch.setenv("IDENTITY_ENDPOINT", "http://localhost:1/token")
@@ -387,19 +583,155 @@ class TestIdentity:
             PersistedCredential(inner, cache=cache, identity=identity).get_token(SCOPE)
         assert [len(inner.asked) for inner in (one, same, other)] == [1, 0, 1]
 
-    def test_classes_of_one_name_in_two_programs_are_not_the_same(self, python, tmp_path):
-        program = """
-import sys
-from strongroom.azure._identity import identity_of
-class Mine:
-    pass
-print(identity_of(Mine()).client_id)
+    AUTH = """
+import time
+from azure.core.credentials import AccessToken
+
+class Settings:
+    def __init__(self, user):
+        self.user = user
+
+class Credential:
+    def __init__(self, user, deep=None, secret="s3cret"):
+        self.user, self.settings, self.secret = user, [Settings(deep)], secret
+    def get_token(self, *scopes, **kwargs):
+        return AccessToken(f"token of {self.user} {self.settings[0].user}", int(time.time()) + 3600)
 """
-        files = [tmp_path / "one.py", tmp_path / "two.py"]
-        for file in files:
-            file.write_text(program)
-        run = "import runpy, sys; sys.modules['__main__'].__file__ = sys.argv[1]; exec(open(sys.argv[1]).read())"
-        assert len({python(run, str(file)).stdout for file in (files[0], *files)}) == 2
+    PROGRAM = """
+import sys
+import auth
+from strongroom.azure import PersistedCredential
+print(PersistedCredential(auth.Credential(*sys.argv[2:]), cache=sys.argv[1]).get_token("scope").token)
+"""
+
+    def program(self, folder, text=PROGRAM):
+        folder.mkdir(exist_ok=True)
+        (folder / "auth.py").write_text(self.AUTH)
+        (folder / "program.py").write_text(text)
+        return folder / "program.py"
+
+    def run(self, *arguments):
+        done = subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    def tokens(self, location):
+        return len(list(strongroom.PersistedTokenCache(strongroom.build_encrypted_persistence(location)).search(AT)))
+
+    def test_a_program_finds_what_its_own_class_has_stored(self, tmp_path, location):
+        program = self.program(tmp_path / "one")
+        for _ in range(2):
+            assert self.run(program, location, "alice") == "token of alice None"
+        assert self.tokens(location) == 1
+
+    def test_a_class_of_the_same_name_in_another_program_is_another(self, tmp_path, location):
+        for name in ("one", "two"):
+            self.run(self.program(tmp_path / name), location, "alice")
+        assert self.tokens(location) == 2
+
+    def test_the_same_class_in_another_program_is_another(self, tmp_path, location):
+        program = self.program(tmp_path / "one")
+        self.run(program, location, "alice")
+        second = program.with_name("second.py")
+        second.write_text(program.read_text())
+        self.run(second, location, "alice")
+        assert self.tokens(location) == 2
+
+    def test_a_program_without_a_file_finds_nothing_of_another_process(self, tmp_path, location):
+        program = self.program(tmp_path / "one")
+        code = f"import sys; sys.path.insert(0, {str(program.parent)!r})" + program.read_text()
+        for _ in range(2):
+            self.run("-c", code, location, "alice")
+        assert self.tokens(location) == 2
+
+    def test_the_same_class_for_another_user_is_another(self, tmp_path, location):
+        program = self.program(tmp_path / "one")
+        users = [("alice",), ("bob",), ("alice", "deep"), ("alice", "deep", "another secret")]
+        for user in users:
+            token = self.run(program, location, *user)
+            assert token == f"token of {user[0]} {user[1] if len(user) > 1 else None}"
+        assert self.tokens(location) == len(users)
+
+    @pytest.mark.skipif(not hasattr(os, "getuid"), reason="users have no numbers here")
+    def test_the_same_program_for_another_user_of_the_machine_is_another(self, monkeypatch):
+        before = identity_of(Fake()).client_id()
+        assert identity_of(Fake()).client_id() == before
+        monkeypatch.setattr(os, "getuid", lambda: 4711)
+        assert identity_of(Fake()).client_id() != before
+
+    def test_everything_plain_that_can_be_seen_of_a_credential_sets_it_apart(self):
+        class Slots:
+            __slots__ = ("user", "__hidden", "unset")
+
+            def __init__(self, user=None, hidden=None):
+                self.user, self.__hidden = user, hidden
+
+            def get_token(self):
+                pass
+
+        def bound(user):
+            return lambda: user
+
+        values = [
+            None, True, 1, "1", 1.5, b"1", pathlib.Path("1"), ["1"], ["1", "2"], {"a": "1"}, {"a": "2"}, {"1"},
+            Slots("1"), Slots("2"), Slots(hidden="1"), Holding("1"), Holding(Holding("1")), types.SimpleNamespace(a=1),
+            types.SimpleNamespace(a=2), bound("1"), bound("2"), functools.partial(print, 1), functools.partial(print, 2),
+            Holding("1").get_token, Holding("2").get_token, int, str, logging.WARNING, threading.Lock(),
+            azure.identity.ClientSecretCredential("tenant", "one", "secret"),
+            azure.identity.ClientSecretCredential("tenant", "two", "secret"),
+            [one := ["1"], two := ["2"], one], [one, two, two],
+        ]  # fmt: skip
+        ids = [identity_of(Holding(value)).client_id() for value in values]
+        assert len(set(ids)) == len(values)
+        assert ids == [identity_of(Holding(value)).client_id() for value in values]
+        itself = Holding(None)
+        itself.held = [itself, {"itself": itself}]
+        assert identity_of(itself).client_id() not in ids
+
+    def test_nothing_of_an_attribute_is_stored(self, cache, location):
+        inner = Fake()
+        inner.password = "s3cret-in-an-attribute"
+        PersistedCredential(inner, cache=cache).get_token(SCOPE)
+        stored = open(location, encoding="utf-8").read()
+        assert inner.password not in stored
+        assert hashlib.sha256(inner.password.encode()).hexdigest()[:16] not in stored
+
+
+class Holding:
+    """A credential of a program's own, that holds something."""
+
+    def __init__(self, held):
+        self.held = held
+
+    def get_token(self, *scopes, **kwargs):
+        raise LookupError
+
+
+def sign_in(home, **users):
+    """Makes `azure`, `azd` and `powershell` say that so and so is signed in, or nobody."""
+    for tool, user in users.items():
+        if tool == "azure":
+            path = home / ".azure" / "azureProfile.json"
+            subscriptions = [
+                {"id": "two", "name": "Two", "tenantId": "tenant", "isDefault": True, "user": {"name": user, "type": "user"}},
+                {"id": "1", "name": "One", "tenantId": "tenant", "isDefault": False, "user": {"name": users.get("one", "x")}},
+            ]
+            document = {"installationId": "x", "subscriptions": subscriptions}
+        elif tool == "azd":
+            path = home / ".azd" / "auth.json"
+            document = {"auth": {"account": {"currentUser": {"homeAccountId": user}}}}
+        elif tool == "powershell":
+            path = home / ".Azure" / "AzureRmContext.json"
+            context = {"Account": {"Id": user, "Type": "User"}, "Tenant": {"Id": "tenant"}}
+            document = {"DefaultContextKey": "Default", "Contexts": {"Default": context}}
+        else:
+            continue
+        path.parent.mkdir(exist_ok=True)
+        if user is None:
+            path.unlink()
+        else:
+            # As the Azure CLI does, which writes a mark of the order of bytes.
+            path.write_text(json.dumps(document), encoding="utf-8-sig")
 
 
 def record(user):
@@ -688,9 +1020,6 @@ print(PersistedCredential(Inner(), cache=sys.argv[1], identity="the same").get_t
 """
 
     def test_processes_of_a_host_that_want_the_same_ask_once(self, location, tmp_path):
-        import subprocess
-        import sys
-
         asked = tmp_path / "asked"
         command = [sys.executable, "-c", self.HERD, location, str(asked)]
         pipe = subprocess.PIPE
@@ -759,6 +1088,41 @@ assert sys.argv[2] != "renew" or renewing.wait(60)
         assert run("renew", "0.1", "600").stdout == "token of begin\n"
         assert run("renew", "60", "0.5").stdout == "token of begin\n"
         assert run("renew", "0", "0").stdout == "token of renew\n"
+
+    @pytest.mark.parametrize("how", ["it computes", "it waits for a lock", "it has just come back"])
+    def test_the_end_of_a_process_is_not_held_up_by_what_a_renewal_is_in(self, how, location, python):
+        program = """
+import sys, threading, time
+from azure.core.credentials import AccessTokenInfo
+from strongroom.azure import PersistedCredential, _tokens
+
+_tokens.PATIENCE_AT_END = 0.3
+
+class Inner:
+    def get_token_info(self, *scopes, options=None):
+        begun.set()
+        ended = time.monotonic() + {"it computes": 600, "it waits for a lock": 0, "it has just come back": 0.3}[sys.argv[2]]
+        while time.monotonic() < ended:
+            pass
+        now = int(time.time())
+        return AccessTokenInfo("new", now + 3600)
+
+begun = threading.Event()
+credential = PersistedCredential(Inner(), cache=sys.argv[1], identity="somebody")
+print(credential.get_token(sys.argv[3]).token)
+assert begun.wait(60)
+"""
+        credential = persisted(Fake(), location)
+        aged(credential, 2000, refresh_in=0)
+        lock = strongroom.CrossPlatLock(location + ".lockfile") if how == "it waits for a lock" else None
+        if lock:
+            lock.__enter__()
+        try:
+            done = python(program, location, how, SCOPE)
+        finally:
+            if lock:
+                lock.__exit__(None, None, None)
+        assert (done.stdout, done.stderr) == ("aged\n", "")
 
 
 class TestTrouble:

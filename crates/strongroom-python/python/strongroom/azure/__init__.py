@@ -47,10 +47,15 @@ class PersistedCredential(NotPicklable):
     others; those with proof of possession are not kept; a claims challenge is always passed on, and
     its token takes the place of the one that was challenged.
 
-    Whose tokens they are is told from the credential: its class, its tenant, its client id, its
-    user or its user's assertion, and the machine for what is signed in there or is the machine's
-    own. What cannot be told from it, the program must say, by ``identity``; two such credentials in
-    one process, and one cache, are a ``ValueError``.
+    Whose tokens they are is told from the credential: its class, its authority and tenant, its
+    client id, its user or its user's assertion; for what is signed in on this machine, from who
+    that is at the time of each call; for what is the machine's own, from the machine. Where that
+    cannot be read, such as while nobody is signed in, nothing is kept.
+
+    Of any other credential nothing is certain. Its tokens are those of its class, in this program,
+    for this user of this machine, with the attributes that it has by now; a warning says so. What
+    cannot be told from them, the program must say, by ``identity``; two such credentials in one
+    process, and one cache, are a ``ValueError``.
 
     :param inner: the credential that is asked for tokens. Its secrets are not stored.
     :param cache: a ``PersistedTokenCache``, a persistence, or the path of a file, which is
@@ -135,9 +140,10 @@ class PersistedCredential(NotPicklable):
     def _token(
         self, scopes: Tuple[str, ...], options: TokenRequestOptions, more: Mapping[str, Any]
     ) -> AccessTokenInfo:
-        if not scopes or not _tokens.is_cacheable(options, more):
+        is_cacheable = bool(scopes) and _tokens.is_cacheable(options, more)
+        ask = self._tokens.ask(scopes, options) if is_cacheable else None
+        if ask is None:
             return _tokens.as_info(_tokens.ask_credential(self._inner, scopes, options, more))
-        ask = self._tokens.ask(scopes, options)
         found = None if options.get("claims") else self._tokens.look(ask)
         if found is None:
             return self._fetch(ask, scopes, options)

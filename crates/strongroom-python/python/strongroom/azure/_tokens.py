@@ -47,6 +47,7 @@ MOST_RENEWALS = 8
 # How many seconds the end of a credential or a process waits for them.
 PATIENCE_AT_END = 2.0
 
+_CAE = ":cae"
 _MARGIN = 300
 _SKEW = 300
 
@@ -80,14 +81,22 @@ class Tokens:
         self._cache = _cache_of(cache)
         self._not_before: Dict[Ask, float] = {}
         if not self._identity.is_certain:
-            _claim(self._cache, self._identity.client_id, credential)
+            _claim(self._cache, self._identity.digest, credential)
+        elif self._identity.client_id() is None:
+            LOG.warning(
+                "it cannot be told who is signed in for a %s, and while that is so its tokens are "
+                "not kept: say whose they are, PersistedCredential(..., identity='...')",
+                type(credential).__name__,
+            )
 
-    def ask(self, scopes: Tuple[str, ...], options: TokenRequestOptions) -> Ask:
-        """What these arguments of ``get_token`` ask for."""
-        client_id = self._identity.client_id
+    def ask(self, scopes: Tuple[str, ...], options: TokenRequestOptions) -> Optional[Ask]:
+        """What these arguments of ``get_token`` ask for. None: whose tokens, cannot be told now."""
+        client_id = self._identity.client_id()
+        if client_id is None:
+            return None
         if options.get("enable_cae"):
             # Its tokens live long and can be revoked, which only some resources understand.
-            client_id += ":cae"
+            client_id += _CAE
         realm = (options.get("tenant_id") or self._identity.realm).lower()
         return Ask(
             client_id,
@@ -124,6 +133,10 @@ class Tokens:
     def store(self, ask: Ask, info: AccessTokenInfo, began: int) -> None:
         """Keeps a token. That it cannot be kept is no reason not to use it."""
         if info.token_type.lower() != "bearer" or info.expires_on <= began:
+            return
+        now = self._identity.client_id()
+        if now is None or ask.client_id not in (now, now + _CAE):
+            # Somebody else has signed in meanwhile. It could be either one's.
             return
         response: Dict[str, Any] = {
             "access_token": info.token,
@@ -255,7 +268,7 @@ _claims_lock = threading.Lock()
 _OPTIONS = frozenset(("claims", "tenant_id", "enable_cae"))
 
 
-def _claim(cache: PersistedTokenCache, client_id: str, credential: object) -> None:
+def _claim(cache: PersistedTokenCache, digest: str, credential: object) -> None:
     """Sees to it that of credentials that look alike but may not be, a process uses one.
 
     One that was used before and is gone counts too: a program that makes one for each of its users
@@ -265,21 +278,22 @@ def _claim(cache: PersistedTokenCache, client_id: str, credential: object) -> No
     persistence = cache._persistence  # pyright: ignore[reportPrivateUsage]
     location = os.path.realpath(persistence.get_location())
     with _claims_lock:
-        claimed = _claims.get((location, client_id))
+        claimed = _claims.get((location, digest))
         if claimed is None:
             try:
-                _claims[location, client_id] = weakref.ref(credential)
+                _claims[location, digest] = weakref.ref(credential)
             except TypeError:
-                _claims[location, client_id] = lambda: credential
+                _claims[location, digest] = lambda: credential
         elif claimed() is not credential:
             raise ValueError(
-                f"it cannot be told whose tokens a {name} gives, and another one has used this "
-                "cache: say whose they are, identity='...'"
+                f"it cannot be told whose tokens a {name} gives, and another one like it has used "
+                "this cache: say whose they are, PersistedCredential(..., identity='...')"
             )
     if claimed is None:
         LOG.warning(
-            "it cannot be told whose tokens a %s gives, so every later one of this program gets "
-            "those in the cache: say whose they are, identity='...'",
+            "it cannot be told whose tokens a %s gives, so a later one of this program, its user, "
+            "and the same attributes gets those in the cache: say whose they are, "
+            "PersistedCredential(..., identity='...')",
             name,
         )
 

@@ -116,9 +116,11 @@ class PersistedCredential(NotPicklable):
     async def _token(
         self, scopes: Tuple[str, ...], options: TokenRequestOptions, more: Mapping[str, Any]
     ) -> AccessTokenInfo:
-        if not scopes or not _tokens.is_cacheable(options, more):
+        ask = None
+        if scopes and _tokens.is_cacheable(options, more):
+            ask = await asyncio.to_thread(self._tokens.ask, scopes, options)
+        if ask is None:
             return await self._ask_inner(scopes, options, more)
-        ask = self._tokens.ask(scopes, options)
         found = None if options.get("claims") else await asyncio.to_thread(self._tokens.look, ask)
         if found is None:
             return await self._fetch(ask, scopes, options)
