@@ -83,12 +83,23 @@ def client_credential(config: dict):
 
 def call(endpoint: str, token: str, ca_file: str | None) -> tuple[int, object]:
     """What the API answers to whoever holds this token."""
+    if not endpoint.lower().startswith("https://"):
+        raise ValueError(f"the endpoint {endpoint!r} is not https: whoever listens could use the token")
+    https = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca_file))
+    opener = urllib.request.build_opener(https, NoRedirects)
     request = urllib.request.Request(endpoint, headers={"Authorization": f"Bearer {token}"})
     try:
-        with urllib.request.urlopen(request, context=ssl.create_default_context(cafile=ca_file)) as response:
+        with opener.open(request) as response:
             return response.status, json.load(response)
     except urllib.error.HTTPError as error:
         return error.code, error.reason
+
+
+class NoRedirects(urllib.request.HTTPRedirectHandler):
+    """urllib would hand the token on to wherever a redirect leads."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
 
 
 if __name__ == "__main__":

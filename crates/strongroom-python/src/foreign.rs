@@ -8,12 +8,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyString, PyTuple};
 use strongroom::{
     BoxFuture, Error, ErrorKind, Fence, Loaded, Location, Persistence, Protection, Revision, Saved,
     SecretBytes,
 };
 
+use crate::attach;
 use crate::error::carried;
 
 #[derive(Debug)]
@@ -42,7 +43,7 @@ impl ForeignPersistence {
     fn load_now(&self, py: Python<'_>) -> PyResult<Loaded> {
         // First: what is written while it is loaded has a later time then.
         let modified = self.modified(py)?;
-        let bytes: SecretBytes = match self.object.bind(py).call_method0("load") {
+        let bytes: SecretBytes = match self.call(py, "load", None) {
             Ok(text) => text.cast::<PyString>()?.to_cow()?.into_owned().into_bytes().into(),
             Err(error) if is_not_found(py, &error)? => {
                 self.remember(Revision::absent(), None);
@@ -65,7 +66,7 @@ impl ForeignPersistence {
         if self.load_now(py)?.revision != *expected || !fence.holds() {
             return Ok(Saved::Conflict);
         }
-        self.object.bind(py).call_method1("save", (crate::persistence::text(py, bytes)?,))?;
+        self.call(py, "save", Some(crate::persistence::text(py, bytes)?))?;
         let revision = Revision::of_bytes(bytes.expose());
         let modified = self.modified(py)?;
         self.remember(revision.clone(), modified);
@@ -81,9 +82,19 @@ impl ForeignPersistence {
         Ok(unchanged || self.load_now(py)?.revision == *revision)
     }
 
+    /// One of its methods, with what there is to save.
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        method: &str,
+        text: Option<Bound<'py, PyString>>,
+    ) -> PyResult<Bound<'py, PyAny>> {
+        attach::call(&self.object.bind(py).getattr(method)?, PyTuple::new(py, text)?)
+    }
+
     /// When it was last modified; `None` if nothing is there.
     fn modified(&self, py: Python<'_>) -> PyResult<Option<f64>> {
-        match self.object.bind(py).call_method0("time_last_modified") {
+        match self.call(py, "time_last_modified", None) {
             Ok(time) => Ok(Some(time.extract()?)),
             Err(error) if is_not_found(py, &error)? => Ok(None),
             Err(error) => Err(error),
@@ -123,7 +134,7 @@ fn is_not_found(py: Python<'_>, error: &PyErr) -> PyResult<bool> {
 /// Calls Python, which may have ended while a thread was here.
 pub(crate) fn attached<T>(call: impl FnOnce(Python<'_>) -> PyResult<T>) -> Result<T, Error> {
     let ended = || Err(Error::new(ErrorKind::Internal, "python_has_ended", "Python has ended"));
-    Python::try_attach(call).map_or_else(ended, |result| result.map_err(carried))
+    attach::attached(call).map_or_else(ended, |result| result.map_err(carried))
 }
 
 impl Persistence for ForeignPersistence {
@@ -141,7 +152,7 @@ impl Persistence for ForeignPersistence {
     }
 
     fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(async move { attached(|py| self.object.bind(py).call_method1("save", ("",)).map(drop)) })
+        Box::pin(async move { attached(|py| self.call(py, "save", Some(PyString::new(py, ""))).map(drop)) })
     }
 
     fn is_current(&self, revision: &Revision) -> Result<bool, Error> {

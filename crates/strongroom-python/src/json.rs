@@ -13,7 +13,7 @@ pub(crate) fn to_dict<'py>(py: Python<'py>, json: &str) -> PyResult<Bound<'py, P
     match Value(py).deserialize(&mut deserializer) {
         Ok(value) => Ok(value.cast_into()?),
         // What `serde_json` does not take and Python does: half of a surrogate pair, a number without bounds.
-        Err(_) => Ok(py.import("json")?.call_method1("loads", (json,))?.cast_into()?),
+        Err(_) => Ok(py.import("strongroom._json")?.call_method1("loads", (json,))?.cast_into()?),
     }
 }
 

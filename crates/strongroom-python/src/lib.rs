@@ -4,6 +4,7 @@
 //! used, are Python's. Everything that waits does so without the GIL, and no Rust lock is waited for while it is held.
 
 mod answers;
+mod attach;
 mod cache;
 mod client;
 mod error;
@@ -39,6 +40,7 @@ mod _strongroom {
     #[pymodule_init]
     fn init(module: &pyo3::Bound<'_, pyo3::types::PyModule>) -> pyo3::PyResult<()> {
         super::interpreter::require_the_first(module.py())?;
+        super::attach::end_with(module.py(), module)?;
         super::log::install();
         Ok(())
     }

@@ -2,11 +2,14 @@
 
 use std::fmt::{self, Write as _};
 
+use pyo3::intern;
 use pyo3::prelude::*;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::set_global_default;
 use tracing::{Event, Level, Metadata, Subscriber};
+
+use crate::attach::{attached, call};
 
 /// Hands all that the library has to say from now on to `logging`.
 pub(crate) fn install() {
@@ -34,12 +37,14 @@ impl Subscriber for ToLogging {
         };
         let logger = event.metadata().target().replace("::", ".");
         // Threads of the library may still have something to say when Python ends.
-        let _ = Python::try_attach(|py| {
+        let _ = attached(|py| {
             let logged = logging_for(py, level).and_then(|logging| {
                 let Some(logging) = logging else { return Ok(()) };
                 let logger = logging.call_method1("getLogger", (logger,))?;
                 if logger.call_method1("isEnabledFor", (level,))?.is_truthy()? {
-                    logger.call_method1("log", (level, "%s", Text::of(event).0))?;
+                    // Handlers are the program's, and may wait.
+                    let record = (level, "%s", Text::of(event).0).into_pyobject(py)?;
+                    call(&logger.getattr(intern!(py, "log"))?, record)?;
                 }
                 Ok(())
             });

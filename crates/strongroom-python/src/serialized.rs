@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyString, PyTuple};
 use strongroom::{
     BoxFuture, Error, Fence, Loaded, Location, Persistence, Protection, Revision, Saved, SecretBytes,
 };
 
+use crate::attach;
 use crate::foreign::attached;
 
 #[derive(Debug)]
@@ -24,7 +25,7 @@ impl SerializedPersistence {
     }
 
     fn load_now(&self, py: Python<'_>) -> PyResult<Loaded> {
-        let bytes = self.locked(py, document)?;
+        let bytes = bytes(&self.document(py)?)?;
         let revision = Revision::of_bytes(bytes.expose());
         Ok(Loaded { bytes, revision })
     }
@@ -32,41 +33,42 @@ impl SerializedPersistence {
     fn save_now(
         &self,
         py: Python<'_>,
-        bytes: &SecretBytes,
+        text: &SecretBytes,
         expected: &Revision,
         fence: &Fence<'_>,
     ) -> PyResult<Saved> {
-        let text = crate::persistence::text(py, bytes)?;
-        self.locked(py, |object| {
-            if Revision::of_bytes(document(object)?.expose()) != *expected || !fence.holds() {
-                return Ok(Saved::Conflict);
-            }
-            object.call_method1(intern!(py, "deserialize"), (text,))?;
-            object.setattr(intern!(py, "has_state_changed"), true)?;
-            // It may write the same in other words.
-            Ok(Saved::Saved(Revision::of_bytes(document(object)?.expose())))
-        })
+        let found = self.document(py)?;
+        if Revision::of_bytes(bytes(&found)?.expose()) != *expected || !fence.holds() {
+            return Ok(Saved::Conflict);
+        }
+        let text = crate::persistence::text(py, text)?.into_any();
+        let saved = self.call(py, "save", &[text, found])?;
+        if saved.is_none() {
+            return Ok(Saved::Conflict);
+        }
+        Ok(Saved::Saved(Revision::of_bytes(bytes(&saved)?.expose())))
     }
 
-    /// Calls with the lock that the methods of MSAL's caches take.
-    fn locked<T>(&self, py: Python<'_>, call: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<T>) -> PyResult<T> {
-        let object = self.object.bind(py);
-        let Some(lock) = object.getattr_opt(intern!(py, "_lock"))? else { return call(object) };
-        lock.call_method0(intern!(py, "acquire"))?;
-        let outcome = call(object);
-        lock.call_method0(intern!(py, "release"))?;
-        outcome
+    /// What is in the cache.
+    fn document<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        self.call(py, "load", &[])
+    }
+
+    fn call<'py>(
+        &self,
+        py: Python<'py>,
+        function: &str,
+        arguments: &[Bound<'py, PyAny>],
+    ) -> PyResult<Bound<'py, PyAny>> {
+        let function = py.import(intern!(py, "strongroom._serialized"))?.getattr(function)?;
+        let object = std::iter::once(self.object.bind(py));
+        let arguments: Vec<_> = object.chain(arguments).collect();
+        attach::call(&function, PyTuple::new(py, arguments)?)
     }
 }
 
-/// What is in the cache. That it is looked at does not make it one that has been stored.
-fn document(object: &Bound<'_, PyAny>) -> PyResult<SecretBytes> {
-    let flag = intern!(object.py(), "has_state_changed");
-    let has_changed = object.getattr_opt(flag)?;
-    let text = object.call_method0(intern!(object.py(), "serialize"))?;
-    if let Some(has_changed) = has_changed {
-        object.setattr(flag, has_changed)?;
-    }
+/// A document, which is nothing where there is none.
+fn bytes(text: &Bound<'_, PyAny>) -> PyResult<SecretBytes> {
     if text.is_none() {
         return Ok(SecretBytes::default());
     }
@@ -89,7 +91,10 @@ impl Persistence for SerializedPersistence {
 
     fn remove(&self) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
-            attached(|py| self.locked(py, |object| object.call_method1("deserialize", ("{}",)).map(drop)))
+            attached(|py| {
+                let empty = PyString::new(py, "{}").into_any();
+                self.call(py, "save", &[empty, self.document(py)?]).map(drop)
+            })
         })
     }
 

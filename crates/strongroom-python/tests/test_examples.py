@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
+import ssl
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -47,6 +50,71 @@ def test_what_the_provider_refuses_is_told_without_the_secret(daemon, sts, tmp_p
     assert run.returncode == 3
     assert run.stderr.startswith("invalid_client: AADSTS7000215"), run.stderr
     assert "a-wrong-secret" not in run.stdout + run.stderr
+
+
+class Elsewhere(http.server.BaseHTTPRequestHandler):
+    """Sends every request on to another path, and remembers who came with a token."""
+
+    def do_GET(self):
+        self.server.seen.append((self.path, self.headers["Authorization"]))
+        self.send_response(302 if self.path == "/first" else 200)
+        self.send_header("Location", "/second")
+        self.send_header("Content-Length", "2")
+        self.end_headers()
+        self.wfile.write(b"{}")
+
+    def log_message(self, *args):
+        pass
+
+
+def test_the_token_goes_to_the_endpoint_alone_and_only_by_https(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(PROGRAM.parent))
+    console = pytest.importorskip("console")
+    certificate, key = certificate_of_localhost(tmp_path)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere)
+    server.seen = []
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"127.0.0.1:{server.server_port}"
+    try:
+        assert console.call(f"https://{address}/first", "t0ken", certificate)[0] == 302
+        with pytest.raises(ValueError, match="https"):
+            console.call(f"http://{address}/first", "t0ken", certificate)
+    finally:
+        server.shutdown()
+    assert server.seen == [("/first", "Bearer t0ken")]
+
+
+def certificate_of_localhost(folder):
+    import datetime
+    import ipaddress
+
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "localhost")])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    now = datetime.datetime(2024, 1, 1)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now)
+        .not_valid_after(now + datetime.timedelta(days=36500))
+        .add_extension(address, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    pem = serialization.Encoding.PEM
+    files[0].write_bytes(certificate.public_bytes(pem))
+    files[1].write_bytes(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
+    return str(files[0]), str(files[1])
 
 
 @pytest.mark.parametrize("client", CLIENTS)

@@ -63,7 +63,7 @@ pub use self::error::{Error, ErrorKind};
 #[cfg(feature = "client")]
 pub use self::oauth::{
     AssertionContext, ClientCertificate, ClientCredential, HttpMethod, HttpRequest, HttpResponse,
-    HttpTransport, ServiceError, ServiceErrorClass, Transport, TransportError,
+    HttpTransport, ServiceError, ServiceErrorClass, Transport, TransportError, TransportFailure,
 };
 #[cfg(windows)]
 pub use self::persistence::FilePersistenceWithDataProtection;

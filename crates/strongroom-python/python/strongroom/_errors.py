@@ -31,6 +31,9 @@ _NOT_TO_BE_SEALED = frozenset(
         "no_randomness",
     )
 )
+_OF_THE_PROCESS = frozenset(
+    ("assertion_provider_busy", "assertion_provider_panicked", "no_thread", "python_has_ended")
+)
 _DOCUMENT = frozenset(
     ("byte_order_mark", "damaged", "not_a_token_cache", "too_deep", "too_large", "unusable_section")
 )
@@ -87,7 +90,8 @@ def _of_client(
         return ValueError(text)
     if kind == "identity_provider":
         return service_error(text, code, text)
-    return TimeoutError(text) if code == "timed_out" else ConnectionError(text)
+    is_late = code in ("timed_out", "assertion_timed_out")
+    return TimeoutError(text) if is_late else ConnectionError(text)
 
 
 def is_not_found(error: BaseException) -> bool:
@@ -104,6 +108,8 @@ def _exception(kind: str, code: str, text: str, errno: Optional[int]) -> Excepti
         return LockError(text)
     if kind == "configuration":
         return ValueError(text)
+    if code in _OF_THE_PROCESS:
+        return RuntimeError(text)
     if code in _SEALED:
         return persistence.PersistenceDecryptionError(errno, text)
     if code in _NOT_TO_BE_SEALED:

@@ -99,7 +99,9 @@ class ConfidentialClientApplication(_Base, _strongroom.Application):
 
     async def remove_account(self, account: Mapping[str, Any]) -> None:
         """Removes a user with all tokens. What another program writes back is removed again, for 90 days."""
-        await _finished(self._remove_account(str(account["home_account_id"]), str(account["environment"])))
+        user = account["home_account_id"]
+        if user:
+            await _finished(self._remove_account(str(user), str(account["environment"])))
 
     async def remove_tokens_for_client(self) -> None:
         """Removes all of the application's own tokens, for whatever scopes."""

@@ -70,13 +70,13 @@ class _Base(NotPicklable, _Native):
                 timeout=_seconds(timeout),
                 app_name=app_name,
                 app_version=app_version,
-                client_capabilities=list(client_capabilities or ()),
+                client_capabilities=_texts("client_capabilities", client_capabilities),
                 client_claims=_json(client_claims),
                 azure_region=_region(azure_region),
                 instance_discovery=_instance_discovery(instance_discovery) and bool(validate_authority),
-                known_authorities=list(known_authorities),
+                known_authorities=_texts("known_authorities", known_authorities),
                 renewal=renewal,
-                extended_lifetime=extended_lifetime,
+                extended_lifetime=_lifetime(extended_lifetime),
             )
         except ValueError as error:
             if getattr(error, "code", None) == "unsupported_authority":
@@ -121,7 +121,9 @@ class _Base(NotPicklable, _Native):
             return None
         if not account:
             return self._silent_for_client(scopes)
-        return self._silent_for_user(scopes, str(account["home_account_id"]))
+        user = account.get("home_account_id")
+        # An application's own tokens are kept under none: they are no user's.
+        return self._silent_for_user(scopes, str(user)) if user else None
 
 
 class ConfidentialClientApplication(_Base, _strongroom.BlockingApplication):
@@ -160,11 +162,12 @@ class ConfidentialClientApplication(_Base, _strongroom.BlockingApplication):
     :param token_cache: where tokens are kept. A persistence of this package, a :class:`~strongroom.PersistedTokenCache`, a
         path (:func:`~strongroom.build_encrypted_persistence` is asked for it), or an ``msal.SerializableTokenCache``. By
         default they end with this object.
-    :param http_client: an object with ``post`` and ``get`` as those of a ``requests.Session``, for all requests. By default
-        this package's own HTTP.
-    :param verify: the path of a PEM file with certificates that are trusted beside the system's; by default that which
-        ``REQUESTS_CA_BUNDLE`` names, if it does. It cannot be ``False``.
-    :param proxies: ``{"https": URL}``; by default what ``HTTPS_PROXY`` and ``NO_PROXY`` say.
+    :param http_client: an object with ``post`` and ``get`` as those of a ``requests.Session``, for all requests. What it
+        raises comes out as it is. Redirects are not followed: it is called with ``allow_redirects=False`` and ``timeout``,
+        if its methods have them or take any. By default this package's own HTTP.
+    :param verify: the path of a PEM file with the certificates that are trusted, and no others; by default that which
+        ``REQUESTS_CA_BUNDLE`` or ``CURL_CA_BUNDLE`` names, else the system's. It cannot be ``False``.
+    :param proxies: ``{"https": URL}``, of a proxy that speaks HTTP or HTTPS; by default what ``HTTPS_PROXY`` and ``NO_PROXY`` say.
     :param timeout: seconds that one call may spend on the network in all, or a tuple of those for connecting and reading;
         30 by default.
     :param client_claims: claims that are signed into the assertion of a private key, beside those that it always has.
@@ -227,7 +230,9 @@ class ConfidentialClientApplication(_Base, _strongroom.BlockingApplication):
 
     def remove_account(self, account: Mapping[str, Any]) -> None:
         """Removes a user with all tokens. What another program writes back is removed again, for 90 days."""
-        self._remove_account(str(account["home_account_id"]), str(account["environment"])).wait()
+        user = account["home_account_id"]
+        if user:
+            self._remove_account(str(user), str(account["environment"])).wait()
 
     def remove_tokens_for_client(self) -> None:
         """Removes all of the application's own tokens, for whatever scopes."""
@@ -258,7 +263,7 @@ def accounts(entries: List[Dict[str, Any]], username: Optional[str]) -> List[Dic
     found = {
         entry.get("home_account_id"): {name: entry.get(name) for name in _OF_ACCOUNT}
         for entry in entries
-        if entry.get("authority_type") in ("ADFS", "MSSTS")
+        if entry.get("authority_type") in ("ADFS", "MSSTS") and entry.get("home_account_id")
     }
     if not username:
         return list(found.values())
@@ -324,7 +329,7 @@ def _credential(credential: Any) -> _strongroom.Credential:
             "a private_key_pfx_path or a client_assertion"
         )
     if isinstance(credential, str):
-        return _strongroom.Credential.secret(credential)
+        return _strongroom.Credential.secret(_encodable("client_credential", credential))
     form: Any = credential
     if not isinstance(credential, dict):
         raise ValueError(f"client_credential is a text or a dictionary, and no {type(form).__name__}")
@@ -333,7 +338,7 @@ def _credential(credential: Any) -> _strongroom.Credential:
         return _assertion(assertion)
     passphrase = _text(form, "passphrase")
     certificate = form.get("public_certificate")
-    certificates = certificate if isinstance(certificate, str) and certificate else None
+    certificates = _encodable("public_certificate", certificate) if isinstance(certificate, str) and certificate else None
     if form.get("private_key_pfx_path"):
         path = _path(form["private_key_pfx_path"])
         return _strongroom.Credential.pfx(path, passphrase, certificate is True, certificates)
@@ -360,7 +365,7 @@ def _assertion(assertion: Any) -> _strongroom.Credential:
             DeprecationWarning,
             stacklevel=4,
         )
-        return _strongroom.Credential.assertion(function)
+        return _strongroom.Credential.assertion(_encodable("client_assertion", function))
 
     def provide(context: Dict[str, str]) -> Union[str, bytes]:
         provided: Union[str, bytes] = function(context) if _takes_an_argument(function) else function()
@@ -384,11 +389,27 @@ def _takes_an_argument(function: Any) -> bool:
 def _text(form: Dict[str, Any], name: str) -> Optional[str]:
     """A field that may be missing. Keys and passphrases may be bytes, too."""
     value = form.get(name)
-    if isinstance(value, bytes):
-        value = value.decode("utf-8")
-    if value and not isinstance(value, str):
+    if value and not isinstance(value, (str, bytes)):
         raise ValueError(f"{name} of client_credential is a text")
-    return value or None
+    return _encodable(name, value) if value else None
+
+
+def _encodable(name: str, value: Union[str, bytes]) -> str:
+    """The text, or that it is none: without Python's own error, which has the whole of it."""
+    try:
+        text = value.decode("utf-8") if isinstance(value, bytes) else value
+        text.encode("utf-8")
+        return text
+    except (UnicodeError, AttributeError):
+        pass
+    more = ", in PEM: what is given may be DER" if name in ("private_key", "public_certificate") else ""
+    raise ValueError(f"{name} is no text{more}")
+
+
+def _texts(name: str, values: Optional[Sequence[str]]) -> List[str]:
+    if isinstance(values, (str, bytes)):
+        raise ValueError(f"{name} is a list of texts, and no text: its letters would be taken for them")
+    return list(values or ())
 
 
 def _cache(token_cache: Any) -> Optional[_strongroom.Cache]:
@@ -413,7 +434,9 @@ def _transport(http_client: Any, verify: Any, proxies: Any) -> Optional[_strongr
     if http_client:
         if not _has(http_client, "post", "get"):
             raise TypeError("http_client is an object with the methods post and get of a requests.Session")
-        return _strongroom.Transport.foreign(http_client)
+        from ._http_client import HttpClient
+
+        return _strongroom.Transport.foreign(HttpClient(http_client))
     proxy: Optional[str] = None
     given: Dict[str, Optional[str]] = dict(proxies or {})
     for name, url in given.items():
@@ -422,26 +445,39 @@ def _transport(http_client: Any, verify: Any, proxies: Any) -> Optional[_strongr
         if name == "https" or name == "all" and proxy is None:
             proxy = url
     file = _trusted(verify)
-    return None if file is proxy is None else _strongroom.Transport.http(file, proxy)
+    if file is proxy is None:
+        return None
+    return _strongroom.Transport.http(file, proxy and _encodable("proxies", proxy))
 
 
 def _trusted(verify: Any) -> Optional[str]:
     """The file of certificates that are trusted."""
     if verify is None or verify is True:
         # As requests has it.
-        found = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-        return found if found and os.path.isfile(found) else None
+        for variable in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            if os.environ.get(variable):
+                return _bundle(variable, os.environ[variable])
+        return None
     if not verify:
         raise ValueError(
             "verify=False is not supported: a secret would be sent to whoever answers. For a private certificate "
             "authority, verify is the path of its certificate"
         )
-    path = _path(verify)
+    return _bundle("verify", _path(verify))
+
+
+def _bundle(name: str, path: str) -> str:
     if os.path.isdir(path):
-        raise ValueError(f"verify is a folder: {path!r}. It is the path of one file with certificates, in PEM")
+        raise ValueError(f"{name} is a folder: {path!r}. It is the path of one file with certificates, in PEM")
     if not os.path.exists(path):
-        raise FileNotFoundError(2, "there is no file of certificates there (verify)", path)
+        raise FileNotFoundError(2, f"there is no file of certificates there ({name})", path)
     return path
+
+
+def _lifetime(seconds: Optional[float]) -> Optional[float]:
+    if seconds is not None and not seconds >= 0:
+        raise ValueError(f"extended_lifetime is a number of seconds: {seconds!r}")
+    return seconds
 
 
 def _seconds(timeout: Union[None, float, Tuple[float, float]]) -> Optional[float]:

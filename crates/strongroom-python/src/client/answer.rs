@@ -28,18 +28,9 @@ pub(super) fn outcome<'py>(
 /// A token: as the provider sent it, if it just did, else as MSAL shows one from its cache.
 pub(super) fn served<'py>(py: Python<'py>, result: &AuthenticationResult) -> PyResult<Bound<'py, PyDict>> {
     let answer = match result.response() {
-        Some(response) => from_provider(py, result, response.expose())?,
-        None => {
-            let answer = PyDict::new(py);
-            let token = result.access_token().expose();
-            fill(&answer, token, result.token_type(), result.expires_in(), result.refresh_on())?;
-            let source = match result.token_source() {
-                TokenSource::Cache => intern!(py, "cache"),
-                source => &PyString::new(py, source.as_str()),
-            };
-            answer.set_item(intern!(py, "token_source"), source)?;
-            answer
-        }
+        // A token that is there and stored is not lost to a field that nobody knows.
+        Some(response) => from_provider(py, result, response.expose()).or_else(|_| plain(py, result))?,
+        None => plain(py, result)?,
     };
     if result.is_stale() {
         answer.set_item(intern!(py, "stale"), true)?;
@@ -47,6 +38,18 @@ pub(super) fn served<'py>(py: Python<'py>, result: &AuthenticationResult) -> PyR
     if !result.is_persisted() {
         answer.set_item(intern!(py, "persisted"), false)?;
     }
+    Ok(answer)
+}
+
+fn plain<'py>(py: Python<'py>, result: &AuthenticationResult) -> PyResult<Bound<'py, PyDict>> {
+    let answer = PyDict::new(py);
+    let token = result.access_token().expose();
+    fill(&answer, token, result.token_type(), result.expires_in(), result.refresh_on())?;
+    let source = match result.token_source() {
+        TokenSource::Cache => intern!(py, "cache"),
+        source => &PyString::new(py, source.as_str()),
+    };
+    answer.set_item(intern!(py, "token_source"), source)?;
     Ok(answer)
 }
 
@@ -90,9 +93,13 @@ fn from_provider<'py>(
     response: &str,
 ) -> PyResult<Bound<'py, PyDict>> {
     let answer = to_dict(py, response)?;
-    let is_private = |key: &Bound<'_, PyAny>| key.to_string().starts_with('_');
-    let private: Vec<_> = answer.keys().iter().filter(is_private).collect();
-    for key in private {
+    // Also those by which this package says something itself.
+    let is_not_shown = |key: &Bound<'_, PyAny>| {
+        let key = key.to_string();
+        key.starts_with('_') || matches!(&*key, "stale" | "persisted")
+    };
+    let not_shown: Vec<_> = answer.keys().iter().filter(is_not_shown).collect();
+    for key in not_shown {
         answer.del_item(key)?;
     }
     // Some write it as text.
@@ -113,7 +120,15 @@ fn from_provider<'py>(
 fn refused<'py>(py: Python<'py>, error: &Error) -> PyResult<Bound<'py, PyDict>> {
     let said = error.service().filter(|service| service.status < 500 && !service.in_discovery);
     match said {
-        Some(ServiceError { body: Some(body), .. }) => to_dict(py, body),
+        Some(service @ ServiceError { body: Some(body), status: 400.., .. }) => {
+            let answer = to_dict(py, body)?;
+            // An object without an error is none that a caller can tell from a success.
+            if !answer.get_item("error")?.is_some_and(|error| error.is_truthy().unwrap_or(false)) {
+                answer.set_item("error", &service.error)?;
+                answer.set_item("error_description", service.to_string())?;
+            }
+            Ok(answer)
+        }
         // No message, but a page of somebody on the way.
         Some(service) if !matches!(&*service.error, "http_error" | "too_many_requests") => {
             fields(py, service)

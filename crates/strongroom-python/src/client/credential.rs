@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
-use pyo3::exceptions::PyTypeError;
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyString};
+use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 use strongroom::{AssertionContext, ClientCertificate, ClientCredential, SecretBytes, SecretString};
 
+use crate::attach::call;
 use crate::foreign::attached;
 
 /// A client credential.
@@ -96,17 +97,23 @@ fn provided(function: &Bound<'_, PyAny>, context: &AssertionContext) -> PyResult
     if let Some(path) = context.fmi_path() {
         asked.set_item("fmi_path", path)?;
     }
-    text(&function.call1((asked,))?)
+    text(&call(function, PyTuple::new(function.py(), [asked])?)?)
 }
 
 /// An assertion, which may come as bytes.
 fn text(assertion: &Bound<'_, PyAny>) -> PyResult<SecretString> {
     if let Ok(bytes) = assertion.cast::<PyBytes>() {
         let text = std::str::from_utf8(bytes.as_bytes());
-        return text.map(SecretString::from).map_err(|_| PyTypeError::new_err("a client assertion is ASCII"));
+        return text
+            .map(SecretString::from)
+            .map_err(|_| PyValueError::new_err("a client assertion is ASCII"));
     }
     match assertion.cast::<PyString>() {
-        Ok(text) => Ok(SecretString::from(&*text.to_cow()?)),
+        // Without the error of Python's, which has the whole text.
+        Ok(text) => match text.to_cow() {
+            Ok(text) => Ok(SecretString::from(&*text)),
+            Err(_) => Err(PyValueError::new_err("a client assertion is ASCII")),
+        },
         Err(_) => Err(PyTypeError::new_err("a client assertion is a text or bytes")),
     }
 }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
 
+use crate::attach::attached;
 use crate::wait::wait_for;
 
 type Finish = Box<dyn FnOnce(Python<'_>) -> PyResult<Py<PyAny>> + Send>;
@@ -87,7 +88,7 @@ impl Wake for Call {
         let call = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(call) = call {
             // An event loop that is closed meanwhile cannot be told, nor a Python that has ended.
-            let _ = Python::try_attach(|py| call.call0(py));
+            let _ = attached(|py| call.call0(py));
         }
     }
 }

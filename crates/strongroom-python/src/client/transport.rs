@@ -3,17 +3,17 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::thread;
 
-use pyo3::exceptions::PyTimeoutError;
+use pyo3::exceptions::{PyOSError, PyRuntimeError};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyDict;
 use strongroom::{
-    BoxFuture, Error, ErrorKind, HttpMethod, HttpRequest, HttpResponse, HttpTransport, SecretBytes,
-    TransportError,
+    BoxFuture, Error, ErrorKind, HttpMethod, HttpRequest, HttpResponse, HttpTransport, TransportError,
+    TransportFailure,
 };
 use tokio::sync::oneshot;
 
+use crate::attach::{Count, attached, start};
 use crate::error::exception;
 
 /// A way to the identity provider.
@@ -22,7 +22,7 @@ pub(crate) struct Transport(Arc<dyn strongroom::Transport>);
 
 #[pymethods]
 impl Transport {
-    /// HTTP over TLS, with further trust roots (a PEM file, read at the first request) and a proxy.
+    /// HTTP over TLS, with trust roots of its own (a PEM file, read at the first request) and a proxy.
     #[staticmethod]
     fn http(py: Python<'_>, ca_file: Option<PathBuf>, proxy: Option<String>) -> PyResult<Self> {
         if let Some(proxy) = &proxy {
@@ -32,10 +32,11 @@ impl Transport {
         Ok(Self(Arc::new(Http { ca_file, proxy, made: OnceLock::new() })))
     }
 
-    /// An object with the methods ``post`` and ``get`` of ``requests``.
+    /// An object that is called with method, URL, headers, form and time-out of each request, and returns status, headers
+    /// and text of the answer.
     #[staticmethod]
     fn foreign(http_client: Py<PyAny>) -> Self {
-        Self(Arc::new(Foreign(Arc::new(http_client))))
+        Self(Arc::new(Foreign(http_client)))
     }
 }
 
@@ -81,7 +82,7 @@ impl Http {
                     let message = format!("{}: {error}", path.display());
                     Error::new(ErrorKind::Configuration, "unreadable_trust_roots", message)
                 };
-                HttpTransport::with_extra_roots(&fs::read(path).map_err(unreadable)?)?
+                HttpTransport::with_roots_only(&fs::read(path).map_err(unreadable)?)?
             }
         };
         match &self.proxy {
@@ -99,87 +100,93 @@ impl strongroom::Transport for Http {
 
 /// An object of Python's. It may take its time, so each request has a thread of its own.
 #[derive(Debug)]
-struct Foreign(Arc<Py<PyAny>>);
+struct Foreign(Py<PyAny>);
+
+/// More requests than that are not under way at once in a process: those that never return would else fill it with
+/// threads.
+const MOST_CALLS: u32 = 64;
+
+static CALLS: Count = Count::new();
+
+struct Call;
+
+impl Call {
+    fn begin() -> Option<Self> {
+        let under_way = CALLS.enter();
+        let call = Self;
+        (under_way <= MOST_CALLS).then_some(call)
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        CALLS.leave();
+    }
+}
 
 impl strongroom::Transport for Foreign {
     fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, TransportError>> {
-        let object = Arc::clone(&self.0);
         Box::pin(async move {
-            let setup = |reason: &str| TransportError::Setup { reason: reason.into() };
+            let ended = || TransportError::Setup { reason: "Python has ended".into() };
+            let host = host_of(&request.url);
             let (sender, receiver) = oneshot::channel();
-            let send = move || {
-                // The receiver is gone where nobody waits any more.
-                let _ = sender.send(Python::try_attach(|py| send_now(object.bind(py), &request)));
-                // Python's reference count is for those who have the GIL.
-                Python::try_attach(|_| drop(object));
+            let started = attached(|py| self.start(py, &request, sender)).ok_or_else(ended)?;
+            let outcome = match started {
+                Ok(()) => receiver.await.map_err(|_| ended())?,
+                Err(error) => Err(error),
             };
-            let started = thread::Builder::new().name("strongroom-http-client".into()).spawn(send);
-            started.map_err(|_| setup("no thread is to be had for http_client"))?;
-            match receiver.await {
-                Ok(Some(outcome)) => outcome,
-                Ok(None) | Err(_) => Err(setup("Python has ended")),
-            }
+            let read = |py: Python<'_>| match outcome.and_then(|answer| answered(answer.bind(py))) {
+                Ok(answer) => Ok(answer),
+                Err(error) => Err(failed(py, host, error)),
+            };
+            attached(read).ok_or_else(ended)?
         })
     }
 }
 
-fn send_now(object: &Bound<'_, PyAny>, request: &HttpRequest) -> Result<HttpResponse, TransportError> {
-    call(object, request).map_err(|error| {
-        let py = object.py();
-        let host = host_of(&request.url);
-        // Its type alone: its message may hold anything.
-        let reason = format!("http_client raised {}", type_name(py, &error));
-        if error.is_instance_of::<PyTimeoutError>(py) || reason.contains("Timeout") {
-            TransportError::TimedOut { host }
-        } else if reason.contains("SSL") {
-            TransportError::Tls { host, reason }
-        } else {
-            TransportError::Connect { host, reason }
+impl Foreign {
+    fn start(
+        &self,
+        py: Python<'_>,
+        request: &HttpRequest,
+        sender: oneshot::Sender<PyResult<Py<PyAny>>>,
+    ) -> PyResult<()> {
+        let busy = "too many calls of http_client have not returned; see what it waits for";
+        let under_way = Call::begin().ok_or_else(|| PyRuntimeError::new_err(busy))?;
+        let headers = PyDict::new(py);
+        for (name, value) in &request.headers {
+            headers.set_item(name, value)?;
         }
-    })
+        let form = request.body.as_ref().map(|form| String::from_utf8_lossy(form.expose()));
+        let method = match request.method {
+            HttpMethod::Post => "post",
+            _ => "get",
+        };
+        let timeout = request.timeout.map(|timeout| timeout.as_secs_f64());
+        let arguments = (method, &request.url, headers, form, timeout).into_pyobject(py)?;
+        let done = move |outcome| {
+            drop(under_way);
+            // The receiver is gone where nobody waits any more.
+            let _ = sender.send(outcome);
+        };
+        start(self.0.bind(py), &arguments, done)
+    }
 }
 
-fn call(object: &Bound<'_, PyAny>, request: &HttpRequest) -> PyResult<HttpResponse> {
-    let py = object.py();
-    let headers = PyDict::new(py);
-    for (name, value) in &request.headers {
-        headers.set_item(name, value)?;
-    }
-    let arguments = PyDict::new(py);
-    arguments.set_item("params", PyDict::new(py))?;
-    arguments.set_item("headers", headers)?;
-    let method = match request.method {
-        HttpMethod::Post => {
-            let form = request.body.as_ref().map(SecretBytes::expose).unwrap_or_default();
-            let form = PyString::new(py, &String::from_utf8_lossy(form));
-            let fields = py.import("urllib.parse")?.call_method1("parse_qsl", (form, true))?;
-            let data = PyDict::new(py);
-            for field in fields.try_iter()? {
-                let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = field?.extract()?;
-                data.set_item(name, value)?;
-            }
-            arguments.set_item("data", data)?;
-            "post"
-        }
-        _ => "get",
-    };
-    let response = object.call_method(method, (&request.url,), Some(&arguments))?;
-    let status = response.getattr("status_code")?.extract()?;
-    let text: String = response.getattr("text")?.extract()?;
-    let mut headers = Vec::new();
-    if let Some(found) = response.getattr_opt("headers")?
-        && found.hasattr("items")?
-    {
-        for item in found.call_method0("items")?.try_iter()? {
-            let (name, value): (Bound<'_, PyAny>, Bound<'_, PyAny>) = item?.extract()?;
-            headers.push((name.to_string().to_lowercase(), value.to_string()));
-        }
-    }
-    Ok(HttpResponse::new(status, headers, text.into_bytes().into()))
+fn answered(answer: &Bound<'_, PyAny>) -> PyResult<HttpResponse> {
+    let (status, headers, text): (u16, Vec<(String, String)>, Vec<u8>) = answer.extract()?;
+    Ok(HttpResponse::new(status, headers, text.into()))
 }
 
-fn type_name(py: Python<'_>, error: &PyErr) -> String {
-    error.get_type(py).name().map_or_else(|_| "an exception".into(), |name| name.to_string())
+/// What `http_client` has raised. It is for the caller; texts have its type alone, for its message may hold anything.
+fn failed(py: Python<'_>, host: String, error: PyErr) -> TransportError {
+    let name = error.get_type(py).name().map_or_else(|_| "an exception".into(), |name| name.to_string());
+    // Those of requests are no ConnectionError of Python's, but all but those are its OSError.
+    let is_connection_failure = error.is_instance_of::<PyOSError>(py)
+        && name.contains("Connection")
+        && !["Timeout", "SSL"].iter().any(|other| name.contains(other));
+    let reason = format!("http_client raised {name}");
+    TransportError::Failed { host, cause: TransportFailure::new(reason, error, is_connection_failure) }
 }
 
 fn host_of(url: &str) -> String {

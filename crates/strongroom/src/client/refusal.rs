@@ -30,6 +30,8 @@ pub(super) fn kind_of(error: &Error) -> Option<(RefusalKind, Option<i64>)> {
         (ErrorKind::Network, _) if error.code() == "timed_out" => RefusalKind::Slow,
         // Whom to trust is this side's setting: who corrects it is served at once.
         (ErrorKind::Network, _) if error.code() == "tls_failed" => return None,
+        // The application's own way of sending has its own words for what is wrong, each time.
+        (ErrorKind::Network, _) if error.code() == "transport_failed" => return None,
         (ErrorKind::Network, _) => RefusalKind::Outage,
         _ => return None,
     };

@@ -4,6 +4,7 @@
 //! a thread of ours that is started when the first request is really sent. Until then no thread, no TLS and no
 //! trust root is touched.
 
+use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::fmt;
 use std::future::Future;
@@ -11,6 +12,10 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustls::RootCertStore;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls_platform_verifier::Verifier;
@@ -30,17 +35,24 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 ///
 /// Redirects are not followed. Connections are kept for the next request.
 pub struct HttpTransport {
-    extra_roots: Vec<CertificateDer<'static>>,
+    roots: Roots,
     proxy: Option<reqwest::Proxy>,
     /// Of each process its own: a forked child shares its parent's connections, so it must never speak on one.
     client: PerProcess<OnceLock<reqwest::Client>>,
+}
+
+/// Whose certificates are trusted.
+enum Roots {
+    /// The platform's, and further ones.
+    Platform(Vec<CertificateDer<'static>>),
+    Only(Vec<CertificateDer<'static>>),
 }
 
 impl HttpTransport {
     /// A transport that trusts the platform's roots. Costs nothing until the first request.
     #[must_use]
     pub fn new() -> Self {
-        Self::trusting(Vec::new())
+        Self::trusting(Roots::Platform(Vec::new()))
     }
 
     /// A transport that trusts further roots beside the platform's: `pem` holds one or more certificates.
@@ -48,30 +60,39 @@ impl HttpTransport {
     /// # Errors
     /// There is no certificate in `pem`, or one that cannot be read.
     pub fn with_extra_roots(pem: &[u8]) -> Result<Self, Error> {
-        let bad = |reason: String| TransportError::Setup { reason };
-        let roots = CertificateDer::pem_slice_iter(pem)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| bad(format!("a certificate of the trust roots cannot be read: {error}")))?;
-        if roots.is_empty() {
-            return Err(bad("there is no PEM certificate among the trust roots".into()).into());
-        }
-        Ok(Self::trusting(roots))
+        Ok(Self::trusting(Roots::Platform(certificates(pem)?)))
+    }
+
+    /// A transport that trusts the roots in `pem` and no others: none of the platform's.
+    ///
+    /// # Errors
+    /// There is no certificate in `pem`, or one that cannot be read.
+    pub fn with_roots_only(pem: &[u8]) -> Result<Self, Error> {
+        Ok(Self::trusting(Roots::Only(certificates(pem)?)))
     }
 
     /// The same transport through the proxy at `url` instead of the one that `HTTPS_PROXY` names, for every host. A user
     /// name and a password in the URL are for the proxy.
     ///
     /// # Errors
-    /// It is no URL of a proxy.
+    /// It is no URL of a proxy that is spoken to by HTTP or HTTPS.
     pub fn with_proxy(self, url: &str) -> Result<Self, Error> {
         // Without the URL, which may hold a password.
-        let bad = |_| TransportError::Setup { reason: "the proxy is not given as a URL".into() };
-        let proxy = reqwest::Proxy::all(url).map_err(bad)?;
+        let bad = |reason: &str| TransportError::Setup { reason: reason.into() };
+        // As a proxy is often written.
+        let url = if url.contains("://") { Cow::Borrowed(url) } else { Cow::Owned(format!("http://{url}")) };
+        let no_url = "the proxy is not given as a URL";
+        let url = url::Url::parse(&url).map_err(|_| bad(no_url))?;
+        // With another scheme it would be passed by in silence.
+        if !matches!(url.scheme(), "http" | "https") {
+            return Err(bad("the proxy's URL begins neither with http:// nor with https://").into());
+        }
+        let proxy = reqwest::Proxy::all(url).map_err(|_| bad(no_url))?;
         Ok(Self { proxy: Some(proxy), ..self })
     }
 
-    fn trusting(extra_roots: Vec<CertificateDer<'static>>) -> Self {
-        Self { extra_roots, proxy: None, client: PerProcess::new(OnceLock::new) }
+    fn trusting(roots: Roots) -> Self {
+        Self { roots, proxy: None, client: PerProcess::new(OnceLock::new) }
     }
 
     fn client(&self) -> Result<reqwest::Client, TransportError> {
@@ -80,7 +101,7 @@ impl HttpTransport {
         if let Some(client) = client.get() {
             return Ok(client.clone());
         }
-        let built = build_client(&self.extra_roots, self.proxy.clone())?;
+        let built = build_client(&self.roots, self.proxy.clone())?;
         Ok(client.get_or_init(|| built).clone())
     }
 }
@@ -93,7 +114,11 @@ impl Default for HttpTransport {
 
 impl fmt::Debug for HttpTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("HttpTransport").field("extra_roots", &self.extra_roots.len()).finish_non_exhaustive()
+        let (kind, roots) = match &self.roots {
+            Roots::Platform(extra) => ("extra_roots", extra),
+            Roots::Only(roots) => ("roots_only", roots),
+        };
+        f.debug_struct("HttpTransport").field(kind, &roots.len()).finish_non_exhaustive()
     }
 }
 
@@ -200,20 +225,47 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + Send + 'static) -> bool {
     }
 }
 
-fn build_client(
-    extra_roots: &[CertificateDer<'static>],
-    proxy: Option<reqwest::Proxy>,
-) -> Result<reqwest::Client, TransportError> {
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, TransportError> {
+    let bad = |reason: String| TransportError::Setup { reason };
+    let roots = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| bad(format!("a certificate of the trust roots cannot be read: {error}")))?;
+    if roots.is_empty() {
+        return Err(bad("there is no PEM certificate among the trust roots".into()));
+    }
+    Ok(roots)
+}
+
+fn verifier(roots: &Roots, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, String> {
+    let trusted = match roots {
+        Roots::Platform(extra) => {
+            let verifier = Verifier::new_with_extra_roots(extra.iter().cloned(), provider);
+            return match verifier {
+                Ok(verifier) => Ok(Arc::new(verifier)),
+                Err(error) => Err(format!("the platform's trust roots cannot be used: {error}")),
+            };
+        }
+        Roots::Only(roots) => roots,
+    };
+    let mut store = RootCertStore::empty();
+    // A bundle of many may have old ones that cannot be used.
+    if store.add_parsable_certificates(trusted.iter().cloned()).0 == 0 {
+        return Err("none of the trust roots can be used".into());
+    }
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(store), provider).build();
+    verifier.map(|verifier| verifier as _).map_err(|error| format!("the trust roots cannot be used: {error}"))
+}
+
+fn build_client(roots: &Roots, proxy: Option<reqwest::Proxy>) -> Result<reqwest::Client, TransportError> {
     let bad = |reason: String| TransportError::Setup { reason };
     // Named, never the process's default: an application may have compiled in two providers and chosen none.
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = Verifier::new_with_extra_roots(extra_roots.iter().cloned(), Arc::clone(&provider))
-        .map_err(|error| bad(format!("the platform's trust roots cannot be used: {error}")))?;
+    let verifier = verifier(roots, Arc::clone(&provider)).map_err(bad)?;
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| bad(error.to_string()))?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
     let mut builder = reqwest::Client::builder();
     if let Some(proxy) = proxy {

@@ -26,4 +26,6 @@ pub(crate) use self::http::spawn;
 pub(crate) use self::request::{Application, RefreshReason, TokenRequest};
 pub(crate) use self::response::TokenResponse;
 pub(crate) use self::retry::Exchange;
-pub use self::transport::{HttpMethod, HttpRequest, HttpResponse, Transport, TransportError};
+pub use self::transport::{
+    HttpMethod, HttpRequest, HttpResponse, Transport, TransportError, TransportFailure,
+};

@@ -1,7 +1,9 @@
 //! How messages travel: the trait, and what goes through it.
 
 use std::borrow::Cow;
+use std::error::Error as StdError;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::credential::Proof;
@@ -105,6 +107,15 @@ pub enum TransportError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// A transport of the application's own failed, in a way that is for the application to see.
+    #[error("the request to {host} failed: {cause}")]
+    Failed {
+        /// The host.
+        host: String,
+        /// Why.
+        #[source]
+        cause: TransportFailure,
+    },
     /// The transport cannot be set up: bad trust roots, a bad proxy, no thread.
     #[error("requests cannot be sent: {reason}")]
     Setup {
@@ -112,6 +123,55 @@ pub enum TransportError {
         reason: String,
     },
 }
+
+/// Why a transport of the application's own failed, in its own words, and whether another try is worth while.
+///
+/// `Debug` does not show the source, whose words may be anything.
+#[derive(Clone)]
+pub struct TransportFailure {
+    reason: String,
+    source: Arc<dyn StdError + Send + Sync>,
+    is_connection_failure: bool,
+}
+
+impl TransportFailure {
+    /// A failure because of `source`, which [`Error`](crate::Error) hands on; `reason` is what is said of it in texts.
+    ///
+    /// With `is_connection_failure` the request may be sent a second time.
+    pub fn new(
+        reason: impl Into<String>,
+        source: impl StdError + Send + Sync + 'static,
+        is_connection_failure: bool,
+    ) -> Self {
+        Self { reason: reason.into(), source: Arc::new(source), is_connection_failure }
+    }
+}
+
+impl fmt::Debug for TransportFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TransportFailure").field("reason", &self.reason).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for TransportFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.reason)
+    }
+}
+
+impl StdError for TransportFailure {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        Some(&*self.source)
+    }
+}
+
+impl PartialEq for TransportFailure {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.source, &other.source)
+    }
+}
+
+impl Eq for TransportFailure {}
 
 impl HttpRequest {
     /// A `GET` of `url`.
@@ -191,7 +251,11 @@ impl fmt::Debug for HttpResponse {
 impl TransportError {
     /// Whether the request failed at the connection, so that sending it again is worth a try.
     pub(crate) fn is_connection_failure(&self) -> bool {
-        matches!(self, Self::Connect { .. } | Self::CutOff { .. })
+        match self {
+            Self::Connect { .. } | Self::CutOff { .. } => true,
+            Self::Failed { cause, .. } => cause.is_connection_failure,
+            Self::Tls { .. } | Self::TimedOut { .. } | Self::TooLarge { .. } | Self::Setup { .. } => false,
+        }
     }
 }
 
@@ -210,6 +274,7 @@ impl Diagnose for TransportError {
             Self::TimedOut { .. } => "timed_out",
             Self::CutOff { .. } => "answer_cut_off",
             Self::TooLarge { .. } => "unexpected_answer",
+            Self::Failed { .. } => "transport_failed",
             Self::Setup { .. } => "transport_setup_failed",
         }
     }
@@ -224,6 +289,7 @@ impl Diagnose for TransportError {
                 Self::TimedOut { .. } => "try again later, or allow more time with --timeout",
                 Self::CutOff { .. } => "try again; check proxies on the way",
                 Self::TooLarge { .. } => "check the authority: this is no identity provider's answer",
+                Self::Failed { .. } => "see what the application's own transport says",
                 Self::Setup { .. } => "check the trust roots (--ca-file, SSL_CERT_FILE) and the proxy's URL",
             }
             .into(),

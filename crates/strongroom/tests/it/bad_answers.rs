@@ -301,8 +301,10 @@ fn a_server_that_speaks_no_tls() {
 #[test]
 fn trust_roots_that_are_none_are_refused_at_once() {
     for pem in [&b""[..], b"no PEM", b"-----BEGIN CERTIFICATE-----\nAAAA"] {
-        let error = HttpTransport::with_extra_roots(pem).unwrap_err();
-        assert_eq!((error.kind(), error.code()), (ErrorKind::Configuration, "transport_setup_failed"));
+        for made in [HttpTransport::with_extra_roots(pem), HttpTransport::with_roots_only(pem)] {
+            let error = made.unwrap_err();
+            assert_eq!((error.kind(), error.code()), (ErrorKind::Configuration, "transport_setup_failed"));
+        }
     }
     let garbage = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     let scene = Scene::new();

@@ -192,6 +192,7 @@ const WITHOUT_SECRETS: &[&str] = &[
     "TokenSource",
     "Transport",
     "TransportError",
+    "TransportFailure",
     "UnixSeconds",
     "block_on",
 ];

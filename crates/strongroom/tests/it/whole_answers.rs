@@ -2,7 +2,9 @@
 //! through what it is asked.
 
 use serde_json::{Value, json};
-use strongroom::{HttpTransport, Location, MemoryPersistence, Persistence as _, TokenCache, TokenSource};
+use strongroom::{
+    ErrorKind, HttpTransport, Location, MemoryPersistence, Persistence as _, TokenCache, TokenSource,
+};
 use strongroom_sts::{Endpoint, Fault};
 
 use crate::client_support::{Canned, Recorder, Scene, json_response, token_response};
@@ -142,8 +144,11 @@ fn requests_go_through_the_proxy_that_is_named_and_its_password_is_not_shown() {
     assert_eq!(error.code(), "connection_failed");
     assert!(!error.to_string().contains("hunter2"));
     assert_eq!(scene.requests(), 0);
-    let error = HttpTransport::new().with_proxy("http://user:hunter2@[").unwrap_err();
-    assert!(!format!("{error:?}").contains("hunter2"));
+    for refused in ["http://user:hunter2@[", "foo://user:hunter2@proxy", "socks5://user:hunter2@proxy:1080"] {
+        let error = HttpTransport::new().with_proxy(refused).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Configuration);
+        assert!(!format!("{error:?}").contains("hunter2"));
+    }
 }
 
 #[test]
