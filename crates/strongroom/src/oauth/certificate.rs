@@ -12,7 +12,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Map, Value, json};
-use zeroize::Zeroize as _;
+use zeroize::Zeroizing;
 
 #[cfg(feature = "pfx")]
 use crate::SecretBytes;
@@ -307,12 +307,12 @@ fn private_key(pem: &SecretString, passphrase: Option<&SecretString>) -> Result<
         // Its words could quote what it stumbled over.
         _ => CertificateError::Key("it is not PEM".into()),
     })?;
-    let key = match &der {
+    let der = Zeroizing::new(der);
+    let key = match &*der {
         PrivateKeyDer::Pkcs8(der) => KeyPair::from_pkcs8(der.secret_pkcs8_der()),
         PrivateKeyDer::Pkcs1(der) => KeyPair::from_der(der.secret_pkcs1_der()),
         _ => return Err(CertificateError::Key("it is not an RSA key".into())),
     };
-    der.zeroize();
     key.map_err(|rejected| CertificateError::Key(rejected.to_string()))
 }
 
