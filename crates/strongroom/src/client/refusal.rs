@@ -11,8 +11,8 @@ use crate::oauth::{AssertionError, ServiceError, ServiceErrorClass};
 use crate::{Error, UnixSeconds};
 
 /// What kind of refusal an error is, with the seconds that the provider named. `None` where the provider has nothing
-/// to do with it.
-pub(super) fn kind_of(error: &Error) -> Option<(RefusalKind, Option<i64>)> {
+/// to do with it. `has_identity`: whether the next request is known to have the same credential.
+pub(super) fn kind_of(error: &Error, has_identity: bool) -> Option<(RefusalKind, Option<i64>)> {
     if error.carried::<AssertionError>().is_some() {
         return None;
     }
@@ -26,6 +26,7 @@ pub(super) fn kind_of(error: &Error) -> Option<(RefusalKind, Option<i64>)> {
     let kind = match (error.kind(), error.service().map(ServiceError::class)) {
         (_, Some(ServiceErrorClass::Transient)) => RefusalKind::Outage,
         _ if is_foreign => RefusalKind::Outage,
+        _ if !has_identity && error.service().is_some_and(is_about_the_credential) => RefusalKind::Slow,
         (ErrorKind::IdentityProvider, _) => RefusalKind::Permanent,
         (ErrorKind::Network, _) if error.code() == "timed_out" => RefusalKind::Slow,
         // Whom to trust is this side's setting: who corrects it is served at once.
@@ -34,6 +35,13 @@ pub(super) fn kind_of(error: &Error) -> Option<(RefusalKind, Option<i64>)> {
         _ => return None,
     };
     Some((kind, None))
+}
+
+/// Whether another assertion could have a better answer. Entra calls some of those that it does not take, and all that
+/// are malformed, an invalid request.
+fn is_about_the_credential(service: &ServiceError) -> bool {
+    !service.in_discovery
+        && (service.status == 401 || matches!(service.error.as_str(), "invalid_client" | "invalid_request"))
 }
 
 /// The error as it is kept in the state file.

@@ -119,17 +119,18 @@ impl SignedAssertions {
         Self { key, client_claims, kept: PerProcess::new(Mutex::default) }
     }
 
-    /// What tells these assertions from those of another key or certificate, without a secret.
+    /// What tells these assertions from those of another key or certificate or with other claims, without a secret.
     pub(super) fn identity(&self, request: &RequestKey) -> String {
         // Who cannot sign will say so when he has to.
-        self.key.key(request).map_or_else(|_| String::new(), |key| key.header().to_owned())
+        let key = self.key.key(request).map_or_else(|_| String::new(), |key| key.identity().to_owned());
+        format!("{key} {}", Value::Object(self.client_claims.clone()))
     }
 
     /// What tells them from other ones of this process.
     pub(super) fn fingerprint(&self) -> String {
         let claims = Value::Object(self.client_claims.clone());
         match &self.key {
-            KeySource::Fixed(key) => format!("{} {claims}", key.header()),
+            KeySource::Fixed(key) => format!("{} {claims}", key.identity()),
             // As long as a request is under way its provider is there, and no other one has its address.
             KeySource::Provided(provider) => format!("{:p} {claims}", Arc::as_ptr(provider)),
         }
@@ -145,7 +146,7 @@ impl SignedAssertions {
     ) -> Result<SecretString, Error> {
         let key = self.key.key(request)?;
         let kept = self.kept.get();
-        let is_usable = |kept: &&Kept| kept.is_good(now) && kept.key.header() == key.header();
+        let is_usable = |kept: &&Kept| kept.is_good(now) && kept.key.identity() == key.identity();
         if let Some(kept) = lock(kept).get(token_endpoint).filter(is_usable) {
             return Ok(kept.assertion.clone());
         }

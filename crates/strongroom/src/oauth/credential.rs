@@ -71,7 +71,8 @@ impl ClientCredential {
     /// It is called once for each token request and never for a token from the cache. It runs on a thread of its own,
     /// so it may block; the time that it takes counts as the request's
     /// ([`timeout`](crate::ConfidentialClientApplicationBuilder::timeout)). Its error is the request's, and is not
-    /// remembered: the next request calls it again.
+    /// remembered: the next request calls it again. Neither is it remembered that the identity provider refused the
+    /// assertion, for the next one may be another; it only defers the renewal of a token that is still good.
     ///
     /// ```no_run
     /// use strongroom::{ClientCredential, Error, ErrorKind};
@@ -180,6 +181,12 @@ impl Authentication {
                 Proof::Assertion(assertion::provided(Arc::clone(provider), context, deadline).await?)
             }
         })
+    /// Whether [`identity`](Self::identity) tells a corrected credential from this one. Of an assertion that is still to
+    /// be provided it cannot.
+    pub(crate) fn has_identity(&self) -> bool {
+        !matches!(self.method, Method::Provider(_))
+    }
+
     }
 
     /// What tells this credential from the application's next one, if it is corrected.
