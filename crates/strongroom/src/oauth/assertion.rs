@@ -21,8 +21,8 @@ const LIFETIME: i64 = 600;
 const USED_FOR: i64 = 540;
 /// Who asks more endpoints than that for tokens has the assertions for those beyond signed anew.
 const MOST_KEPT: usize = 64;
-/// More calls of assertion providers than that are not under way at once in a process: those that never return would
-/// else fill it with threads.
+/// More calls of one assertion provider than that are not under way at once: those that never return would else fill
+/// the process with threads.
 const MOST_CALLS: usize = 64;
 
 /// What an assertion is asked for: see
@@ -63,8 +63,21 @@ impl AssertionContext {
 }
 
 /// The application's own source of assertions.
-pub(super) type AssertionProvider =
-    dyn Fn(&AssertionContext) -> Result<SecretString, Error> + Send + Sync + 'static;
+pub(super) struct AssertionProvider {
+    function: Box<AssertionFunction>,
+    /// Calls of it. Of each process its own: a forked child has none of its parent's threads.
+    under_way: PerProcess<AtomicUsize>,
+}
+
+type AssertionFunction = dyn Fn(&AssertionContext) -> Result<SecretString, Error> + Send + Sync + 'static;
+
+impl AssertionProvider {
+    pub(super) fn new(
+        function: impl Fn(&AssertionContext) -> Result<SecretString, Error> + Send + Sync + 'static,
+    ) -> Self {
+        Self { function: Box::new(function), under_way: PerProcess::new(AtomicUsize::default) }
+    }
+}
 
 /// The application's own source of keys.
 pub(super) type CertificateProvider = dyn Fn() -> Result<ClientCertificate, Error> + Send + Sync + 'static;
@@ -187,12 +200,11 @@ pub(super) async fn provided(
     deadline: Deadline,
 ) -> Result<SecretString, AssertionError> {
     let (sender, receiver) = oneshot::channel();
-    let call = Call::begin().ok_or(AssertionError::Busy)?;
+    let call = Call::begin(provider).ok_or(AssertionError::Busy)?;
     std::thread::Builder::new()
         .name("strongroom-assertion".into())
         .spawn(move || {
-            let _call = call;
-            let _ = sender.send(provider(&context));
+            let _ = sender.send((call.0.function)(&context));
         })
         .map_err(|error| AssertionError::NoThread(error.to_string()))?;
     let assertion = match wait::until(deadline, receiver).await {
@@ -207,25 +219,19 @@ pub(super) async fn provided(
 }
 
 /// A call that is under way.
-struct Call;
+struct Call(Arc<AssertionProvider>);
 
 impl Call {
-    fn begin() -> Option<Self> {
-        let under_way = Self::under_way();
-        let begun = under_way.fetch_add(1, Ordering::Relaxed);
-        let call = Self;
+    fn begin(provider: Arc<AssertionProvider>) -> Option<Self> {
+        let begun = provider.under_way.get().fetch_add(1, Ordering::Relaxed);
+        let call = Self(provider);
         (begun < MOST_CALLS).then_some(call)
-    }
-
-    fn under_way() -> &'static AtomicUsize {
-        static UNDER_WAY: PerProcess<AtomicUsize> = PerProcess::new(AtomicUsize::default);
-        UNDER_WAY.get()
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        Self::under_way().fetch_sub(1, Ordering::Relaxed);
+        self.0.under_way.get().fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -242,7 +248,7 @@ pub(crate) enum AssertionError {
     Panicked,
     #[error("the assertion provider gave no client assertion in time")]
     TimedOut,
-    #[error("too many calls of assertion providers have not returned")]
+    #[error("too many calls of the assertion provider have not returned")]
     Busy,
     #[error("there is no thread for the assertion provider: {0}")]
     NoThread(String),

@@ -86,7 +86,7 @@ impl ClientCredential {
     pub fn from_assertion_provider(
         provider: impl Fn(&AssertionContext) -> Result<SecretString, Error> + Send + Sync + 'static,
     ) -> Self {
-        Self(Given::Provider(Arc::new(provider)))
+        Self(Given::Provider(Arc::new(AssertionProvider::new(provider))))
     }
 }
 
@@ -209,7 +209,7 @@ impl Authentication {
             Method::Assertion(assertion) => seed.hash_one((1, assertion.expose())),
             Method::Certificate(signed) => seed.hash_one((2, signed.fingerprint())),
             // As long as a request is under way its provider is there, and no other one has its address.
-            Method::Provider(provider) => seed.hash_one((3, Arc::as_ptr(provider).cast::<()>())),
+            Method::Provider(provider) => seed.hash_one((3, Arc::as_ptr(provider))),
         }
     }
 }

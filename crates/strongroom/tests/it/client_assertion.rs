@@ -168,6 +168,33 @@ fn a_provider_that_never_returns_is_given_up_when_the_time_is_over() {
 }
 
 #[test]
+fn calls_that_never_return_use_up_the_calls_of_their_own_provider_alone() {
+    let gate = Arc::new(Mutex::new(()));
+    let shut = gate.lock().unwrap();
+    let inner = Arc::clone(&gate);
+    let hung = provider(move |_| {
+        drop(inner.lock());
+        Ok(JWT.into())
+    });
+    let app = ConfidentialClientApplication::builder("client", TENANT, hung)
+        .timeout(Duration::from_millis(20))
+        .transport(Canned::new(|_| panic!("a request was made")))
+        .build()
+        .unwrap();
+    let codes: Vec<_> = (0..65)
+        .map(|call| {
+            app.acquire_token_for_client(format!("api://{call}/.default").as_str()).blocking().unwrap_err()
+        })
+        .map(|error| error.code().to_owned())
+        .collect();
+    assert!(codes[..64].iter().all(|code| code == "assertion_timed_out"), "{codes:?}");
+    assert_eq!(codes[64], "assertion_provider_busy");
+    let (other, _) = self::app(provider(|_| Ok(JWT.into())));
+    other.acquire_token_for_client(SCOPE).blocking().unwrap();
+    drop(shut);
+}
+
+#[test]
 fn an_assertion_that_was_refused_does_not_stand_in_the_way_of_the_next_one() {
     for (status, error) in [(401, "invalid_client"), (400, "invalid_request")] {
         let scene = Scene::new();
