@@ -59,6 +59,31 @@ fn a_refusal_with_a_token_in_it_is_shown_and_remembered_without() {
 }
 
 #[test]
+fn an_answer_with_a_token_is_a_success_only_by_its_status_and_without_an_error() {
+    let token = json!({ "access_token": "t0ken", "expires_in": 3599, "token_type": "Bearer" });
+    for (status, error) in [
+        (200, json!("invalid_grant")),
+        (200, json!("")),
+        (200, json!({ "code": 1 })),
+        (400, json!(null)),
+        (302, json!(null)),
+    ] {
+        let scene = Scene::new();
+        let mut message = token.clone();
+        message["error"] = error.clone();
+        scene.sts.add_fault(fault(status, &message.to_string())).unwrap();
+        let refused = scene.refusal();
+        assert!(!format!("{refused} {refused:?}").contains("t0ken"), "{status} {error}");
+        assert!(!scene.location().exists(), "{status} {error}");
+    }
+    let scene = Scene::new();
+    let mut message = token;
+    message["error"] = json!(null);
+    scene.sts.add_fault(fault(200, &message.to_string())).unwrap();
+    assert!(scene.token().is_ok());
+}
+
+#[test]
 fn what_is_no_message_or_too_long_a_one_is_not_kept() {
     for (status, body, is_kept) in [
         (400, "<html>".to_owned(), false),
