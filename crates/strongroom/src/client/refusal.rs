@@ -46,13 +46,7 @@ fn is_about_the_credential(service: &ServiceError) -> bool {
 
 /// The error as it is kept in the state file.
 pub(super) fn record(error: &Error) -> serde_json::Value {
-    let short = |text: &Option<String>| text.as_deref().map(|text| truncated(text).to_owned());
-    let service = error.service().map(|service| ServiceError {
-        error_description: short(&service.error_description),
-        claims: short(&service.claims),
-        body: service.body.clone().filter(|body| body.len() <= LONGEST_BODY),
-        ..service.clone()
-    });
+    let service = error.service().map(|service| service.to_record(truncated));
     let record = Record {
         of_network: error.kind() == ErrorKind::Network,
         code: error.code().into(),
@@ -62,9 +56,6 @@ pub(super) fn record(error: &Error) -> serde_json::Value {
     };
     serde_json::to_value(record).unwrap_or_default()
 }
-
-/// A longer message is remembered by its fields alone.
-const LONGEST_BODY: usize = 4096;
 
 /// A text that is kept: its beginning.
 fn truncated(text: &str) -> &str {

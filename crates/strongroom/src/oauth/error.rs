@@ -42,8 +42,8 @@ pub struct ServiceError {
     pub error_uri: Option<String>,
     /// How long the provider asks to be left alone, at most an hour.
     pub retry_after: Option<Duration>,
-    /// The whole message, a JSON object, with fields that are not among the above, but no tokens. `None` where the answer is none, or
-    /// is too long to be kept.
+    /// The message, a JSON object, with fields that are not among the above, but no tokens and no credentials. `None`
+    /// where the answer is none, or is too long to be kept. A refusal that is remembered has only the above in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
     /// Whether it was the authority's discovery document that was asked for, and not yet a token.
@@ -100,8 +100,7 @@ impl ServiceError {
             })
         };
         let message = lenient::object::<Map<String, Value>>(body).map(|mut message| {
-            message.retain(|name, _| !TOKENS.contains(&name.as_str()));
-            message.values_mut().for_each(|value| redact(value, sent));
+            clean(&mut message, sent);
             Value::Object(message).to_string()
         });
         let message = message.filter(|message| message.len() <= LONGEST_MESSAGE);
@@ -128,6 +127,37 @@ impl ServiceError {
                 body: message,
                 ..Self::default()
             },
+        }
+    }
+
+    /// As it may be written to a file: the message has the provider's fields that are known, each up to a length, and
+    /// nothing else.
+    pub(crate) fn to_record(&self, bounded: fn(&str) -> &str) -> Self {
+        let text = |text: &Option<String>| text.as_deref().map(|text| bounded(text).to_owned());
+        let message =
+            self.body.as_deref().and_then(|body| lenient::object::<Map<String, Value>>(body.as_bytes()));
+        let message = message.map(|mut message| {
+            message.retain(|name, value| {
+                match value {
+                    Value::String(text) => text.truncate(bounded(text).len()),
+                    Value::Array(codes) => {
+                        codes.retain(Value::is_number);
+                        codes.truncate(MOST_CODES);
+                    }
+                    Value::Number(_) => {}
+                    Value::Object(_) | Value::Bool(_) | Value::Null => return false,
+                }
+                RECORDED.contains(&name.as_str())
+            });
+            Value::Object(message).to_string()
+        });
+        Self {
+            error: bounded(&self.error).to_owned(),
+            error_description: text(&self.error_description),
+            suberror: text(&self.suberror),
+            claims: text(&self.claims),
+            body: message,
+            ..self.clone()
         }
     }
 
@@ -215,13 +245,43 @@ fn printable(mut text: String) -> String {
     text
 }
 
-/// What has no place in an error: it would be shown, and remembered in a file.
-const TOKENS: [&str; 3] = ["access_token", "id_token", "refresh_token"];
+/// Whether what is called so has no place in an error, which is shown.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.ends_with("token")
+        || matches!(&*name, "client_secret" | "client_assertion" | "assertion" | "client_info")
+}
+
+/// What of a message is written to a file.
+const RECORDED: [&str; 9] = [
+    "error",
+    "error_codes",
+    "error_description",
+    "suberror",
+    "claims",
+    "correlation_id",
+    "trace_id",
+    "timestamp",
+    "error_uri",
+];
 
 /// A longer message is not kept as a whole.
 const LONGEST_MESSAGE: usize = 16 * 1024;
 
-/// Takes what was sent out of every text of a message.
+/// Takes out of a message what is secret by its name, and what was sent wherever it stands.
+fn clean(message: &mut Map<String, Value>, sent: Option<&Proof>) {
+    for (name, mut value) in std::mem::take(message) {
+        if !is_secret(&name) {
+            redact(&mut value, sent);
+            let name = match sent {
+                Some(proof) => proof.redact(name),
+                None => name,
+            };
+            message.insert(name, value);
+        }
+    }
+}
+
 fn redact(value: &mut Value, sent: Option<&Proof>) {
     match value {
         Value::String(text) => {
@@ -230,7 +290,7 @@ fn redact(value: &mut Value, sent: Option<&Proof>) {
             }
         }
         Value::Array(items) => items.iter_mut().for_each(|item| redact(item, sent)),
-        Value::Object(members) => members.values_mut().for_each(|member| redact(member, sent)),
+        Value::Object(members) => clean(members, sent),
         Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
