@@ -4,11 +4,11 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
-use strongroom::Dialect;
+use strongroom::{Dialect, SecretBytes};
 
 use crate::credential::{CertificateFiles, Credential, KeyFile, PublicCertificate};
+use crate::env_vars;
 use crate::failure::Failure;
-use crate::{env_vars, input};
 
 const DEFAULT_HOST: &str = "login.microsoftonline.com";
 
@@ -164,7 +164,7 @@ fn read(file: &Path) -> Result<Map<String, Value>, Failure> {
     /// The largest configuration that is read, in bytes.
     const LARGEST: u64 = 1 << 20;
 
-    let (bytes, found) = input::read(file, LARGEST).map_err(|error| {
+    let (bytes, found) = SecretBytes::read_file(file, LARGEST).map_err(|error| {
         Failure::usage(
             "config_unreadable",
             format!("the configuration {} cannot be read: {error}", file.display()),

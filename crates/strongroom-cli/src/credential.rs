@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use strongroom::{ClientCertificate, ClientCredential, Error, ErrorKind, SecretBytes, SecretString};
 
 use crate::config::warn_if_others_can_read;
-use crate::{env_vars, input};
+use crate::env_vars;
 
 /// What the application authenticates with.
 #[derive(Debug)]
@@ -140,14 +140,14 @@ fn certificates_in(pem: &str) -> Option<String> {
 
 fn read_key(file: &Path) -> Result<SecretBytes, Error> {
     let (bytes, found) =
-        input::read(file, LARGEST).map_err(|error| unreadable(file, KEY, &error.to_string()))?;
+        SecretBytes::read_file(file, LARGEST).map_err(|error| unreadable(file, KEY, &error.to_string()))?;
     warn_if_others_can_read(file, &found);
     Ok(bytes)
 }
 
 fn text(file: &Path, what: &str) -> Result<SecretString, Error> {
     let (bytes, _) =
-        input::read(file, LARGEST).map_err(|error| unreadable(file, what, &error.to_string()))?;
+        SecretBytes::read_file(file, LARGEST).map_err(|error| unreadable(file, what, &error.to_string()))?;
     as_text(&bytes, file, what)
 }
 

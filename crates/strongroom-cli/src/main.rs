@@ -10,7 +10,6 @@ mod config;
 mod credential;
 mod env_vars;
 mod failure;
-mod input;
 mod output;
 mod words;
 

@@ -29,6 +29,7 @@ pub(crate) struct RegisteredCertificate {
     sha256: Vec<u8>,
     /// `RSAPublicKey`, DER.
     public_key: Vec<u8>,
+    not_before: UnixSeconds,
     not_after: UnixSeconds,
 }
 
@@ -45,6 +46,7 @@ impl RegisteredCertificate {
             sha1: digest::digest(&SHA1_FOR_LEGACY_USE_ONLY, &der).as_ref().to_vec(),
             sha256: digest::digest(&SHA256, &der).as_ref().to_vec(),
             public_key,
+            not_before: certificate.validity().not_before.timestamp(),
             not_after: certificate.validity().not_after.timestamp(),
         })
     }
@@ -86,9 +88,16 @@ pub(crate) fn check(
             ));
         }
     };
+    // RFC 7515 §4.1.11: what is named there must be understood, and no extension is.
+    if jwt.header.contains_key("crit") {
+        return Err(malformed("The 'crit' header of the JWT token names extensions that are not supported."));
+    }
     check_names(&jwt, expected)?;
     let certificate = find_certificate(&jwt, expected.certificates)?;
     check_chain(&jwt, certificate)?;
+    if certificate.not_before > now {
+        return Err(bad_signature(certificate, "The key used is not valid yet."));
+    }
     if certificate.not_after < now {
         return Err(bad_signature(certificate, "The key used is expired."));
     }

@@ -43,6 +43,7 @@ pub(crate) fn check_token_request<'a>(
     now: UnixSeconds,
 ) -> Result<AppGrant<'a>, Refusal> {
     form.check_no_duplicates()?;
+    form.check_one_credential()?;
     match form.required("grant_type")? {
         "client_credentials" => {}
         other => {
@@ -74,6 +75,8 @@ pub(crate) struct TokenForm {
     parameters: Vec<(String, String)>,
     client_id: Option<String>,
     client_secret: Option<String>,
+    /// Whether there is a header that authenticates the client.
+    is_basic: bool,
 }
 
 impl TokenForm {
@@ -86,8 +89,9 @@ impl TokenForm {
         // What is not a form has no parameters, as with Entra.
         let body = if is_form { body } else { &[] };
         let parameters: Vec<_> = form_urlencoded::parse(body).into_owned().collect();
-        let mut form = Self { parameters, client_id: None, client_secret: None };
+        let mut form = Self { parameters, client_id: None, client_secret: None, is_basic: false };
         let (basic_id, basic_secret) = basic_credentials(headers).unzip();
+        form.is_basic = basic_secret.is_some();
         form.client_id = form.value("client_id").map(str::to_owned).or(basic_id);
         form.client_secret = form.value("client_secret").map(str::to_owned).or(basic_secret);
         form
@@ -106,6 +110,16 @@ impl TokenForm {
 
     fn required(&self, name: &str) -> Result<&str, Refusal> {
         self.value(name).ok_or_else(|| Refusal::missing_parameter(name))
+    }
+
+    /// RFC 6749 §2.3: a client must not authenticate in more than one way.
+    fn check_one_credential(&self) -> Result<(), Refusal> {
+        let ways = ["client_secret", "client_assertion"].map(|name| self.value(name).is_some());
+        if ways.into_iter().chain([self.is_basic]).filter(|is_used| *is_used).count() <= 1 {
+            return Ok(());
+        }
+        let message = "The request must not contain more than one client credential.";
+        Err(Refusal::bad_request("invalid_request", 90_023, message))
     }
 
     fn check_no_duplicates(&self) -> Result<(), Refusal> {

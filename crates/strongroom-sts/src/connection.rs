@@ -67,12 +67,8 @@ pub(crate) async fn serve(
     let mut draining = false;
     loop {
         tokio::select! {
-            ended = connection.as_mut() => {
-                if let Err(e) = ended {
-                    tracing::trace!(error = %e, "connection ended");
-                }
-                return;
-            }
+            // The end first: what is let go at it is not answered.
+            biased;
             // An error means that the server is gone.
             changed = stage.wait_for(|s| if draining { *s == Stage::Stopped } else { *s != Stage::Running }) => {
                 let now = changed.map_or(Stage::Stopped, |s| *s);
@@ -81,6 +77,12 @@ pub(crate) async fn serve(
                 }
                 connection.as_mut().graceful_shutdown();
                 draining = true;
+            }
+            ended = connection.as_mut() => {
+                if let Err(e) = ended {
+                    tracing::trace!(error = %e, "connection ended");
+                }
+                return;
             }
         }
     }

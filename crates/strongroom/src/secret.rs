@@ -2,6 +2,9 @@
 //! constant time, and let out through one method that a reviewer can search for.
 
 use std::fmt;
+use std::fs::{File, Metadata};
+use std::io::{self, Read as _};
+use std::path::Path;
 use std::sync::Arc;
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
@@ -81,6 +84,28 @@ impl SecretBytes {
         memory::reserve(capacity).into()
     }
 
+    /// The whole of a small file, such as a private key, and what is known of it. Links are followed.
+    ///
+    /// # Errors
+    /// It cannot be read, is larger than `largest` bytes, or is no file: the end of a pipe or a device may never come.
+    pub fn read_file(path: impl AsRef<Path>, largest: u64) -> io::Result<(Self, Metadata)> {
+        let path = path.as_ref();
+        // Before it is opened: opening a pipe waits for its writer.
+        require_file(&std::fs::metadata(path)?)?;
+        let file = File::open(path)?;
+        let found = file.metadata()?;
+        require_file(&found)?;
+        // In one piece, so that growing leaves no copies behind.
+        let mut bytes = Vec::with_capacity(usize::try_from(found.len().min(largest)).unwrap_or(0) + 1);
+        let read = file.take(largest.saturating_add(1)).read_to_end(&mut bytes);
+        let bytes = Self::from(bytes);
+        read?;
+        if bytes.len() as u64 > largest {
+            return Err(io::Error::other(format!("it is larger than {largest} bytes")));
+        }
+        Ok((bytes, found))
+    }
+
     /// The bytes themselves. Search for this name to find where secrets leave their type.
     #[must_use]
     pub fn expose(&self) -> &[u8] {
@@ -134,6 +159,10 @@ impl Drop for Wiped {
     }
 }
 
+fn require_file(found: &Metadata) -> io::Result<()> {
+    if found.is_file() { Ok(()) } else { Err(io::Error::other("it is not a file")) }
+}
+
 impl From<Vec<u8>> for SecretBytes {
     fn from(bytes: Vec<u8>) -> Self {
         Self(Arc::new(Wiped(bytes)))
@@ -147,13 +176,13 @@ impl fmt::Debug for SecretBytes {
 }
 
 /// Appending never fails.
-impl std::io::Write for SecretBytes {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+impl io::Write for SecretBytes {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.extend(bytes);
         Ok(bytes.len())
     }
 
-    fn flush(&mut self) -> std::io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }
@@ -166,6 +195,24 @@ mod tests {
     fn shared_bytes_are_not_copied() {
         let bytes = SecretBytes::from(b"secret".to_vec());
         assert_eq!(bytes.share().expose().as_ptr(), bytes.expose().as_ptr());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_small_file_is_read_whole_and_what_may_never_end_is_not_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let (file, link, fifo) = (folder.path().join("f"), folder.path().join("l"), folder.path().join("p"));
+        io::Write::write_all(&mut File::create_new(&file).unwrap(), b"12345").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        for path in [&file, &link] {
+            let (bytes, found) = SecretBytes::read_file(path, 5).unwrap();
+            assert_eq!((bytes.expose(), found.len()), (&b"12345"[..], 5));
+            assert!(SecretBytes::read_file(path, 4).unwrap_err().to_string().contains("4 bytes"));
+        }
+        assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+        for path in [fifo.as_path(), Path::new("/dev/zero"), folder.path()] {
+            assert_eq!(SecretBytes::read_file(path, 5).unwrap_err().to_string(), "it is not a file");
+        }
     }
 
     #[test]

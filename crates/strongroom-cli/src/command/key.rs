@@ -20,9 +20,9 @@ use strongroom::{
 use crate::args::{
     Global, Key, KeyCommand, KeyExport, KeyImport, KeyList, KeyNew, KeyRotate, Output, WhichKeys,
 };
+use crate::config;
 use crate::failure::Failure;
 use crate::output::{self, human_seconds};
-use crate::{config, input};
 
 /// The largest file of keys that is read, in bytes: more than a ring may have.
 const LARGEST: u64 = 128 << 10;
@@ -314,7 +314,7 @@ fn import(options: &KeyImport, global: &Global) -> Result<(), Failure> {
     let keys = if options.file == Path::new(STANDARD) {
         from_stdin()?
     } else {
-        let (keys, found) = input::read(&options.file, LARGEST).map_err(|error| {
+        let (keys, found) = SecretBytes::read_file(&options.file, LARGEST).map_err(|error| {
             Failure::usage(
                 "keys_unreadable",
                 format!("{} cannot be read: {error}", options.file.display()),

@@ -7,13 +7,14 @@ use std::time::Duration;
 use serde::Serialize;
 use strongroom::{
     AuthenticationResult, BoxFuture, ConfidentialClientApplication, ConfidentialClientApplicationBuilder,
-    HttpRequest, HttpResponse, HttpTransport, Renewal, StoreInfo, TokenCache, Transport, TransportError,
+    HttpRequest, HttpResponse, HttpTransport, Renewal, SecretBytes, StoreInfo, TokenCache, Transport,
+    TransportError,
 };
 
 use crate::args::{Global, Output, Refresh, Token};
 use crate::config::Config;
 use crate::failure::Failure;
-use crate::{input, output};
+use crate::output;
 
 pub(crate) fn run(options: &Token, global: &Global) -> Result<(), Failure> {
     let config = Config::load(options.config.as_deref(), &options.scopes)?;
@@ -118,7 +119,7 @@ pub(crate) fn transport_with_roots(file: &Path) -> Result<HttpTransport, String>
     /// The largest file of certificates that is read, in bytes: several times what a system trusts.
     const LARGEST: u64 = 16 << 20;
 
-    let (pem, _) = input::read(file, LARGEST)
+    let (pem, _) = SecretBytes::read_file(file, LARGEST)
         .map_err(|error| format!("the trust roots {} cannot be read: {error}", file.display()))?;
     HttpTransport::with_extra_roots(pem.expose()).map_err(|error| format!("{}: {error}", file.display()))
 }

@@ -568,7 +568,7 @@ In short:
   `--dialect` chooses: `node` where Node shares the file and Python does not, `python+node` where both do. Then every
   one of these languages finds it. Add `java` where Java's programs write the file too, for its lock: `python+java`.
   The package for Python writes Python's shape unless it is told otherwise, so its column is that of `--dialect python`:
-  `PersistedTokenCache(…, dialect="python+node")`.
+  `PersistedTokenCache(…, dialect=\"python+node\")`.
 - **.NET** was not run. By its source it finds what Go finds, and takes two tokens for one request for an error, so it
   cannot be named beside `python` and `node`.
 - Where **Go or Java write** the file too, Python and Node no longer find any token that these have rewritten, their own

@@ -157,6 +157,8 @@ async fn what_is_wrong_with_an_assertion_is_said_by_its_code() {
         expected(5_002_723, &|a| a.header = json!({ "alg": "PS256", "typ": "JWT" })),
         expected(5_002_738, &|a| a.header["alg"] = "RS512".into()),
         expected(5_002_738, &|a| a.header["alg"] = "none".into()),
+        expected(50_027, &|a| a.header["crit"] = json!(["exp"])),
+        expected(50_027, &|a| a.header["crit"] = json!([])),
     ] {
         assert_eq!(code(&provider, &assertion).await, expected, "{} {}", assertion.header, assertion.claims);
     }
@@ -193,10 +195,35 @@ async fn an_assertion_may_come_again_and_its_id_not_with_another_one() {
 }
 
 #[tokio::test]
-async fn a_certificate_that_has_expired_is_refused() {
+async fn a_certificate_that_has_expired_or_is_not_valid_yet_is_refused() {
     let provider = Provider::new();
-    provider.sts.set_clock(11 * 365 * 86_400).unwrap();
-    assert_eq!(code(&provider, &Assertion::new(&provider)).await, 700_027);
+    for (years, reason) in [(11, "expired"), (-11, "not valid yet")] {
+        provider.sts.set_clock(years * 365 * 86_400).unwrap();
+        let answer = ask(&provider, &Assertion::new(&provider).sign(&provider)).await;
+        assert_eq!(answer.status(), 401);
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!(body["error_codes"], json!([700_027]));
+        assert!(body["error_description"].as_str().unwrap().contains(reason), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_has_one_credential() {
+    let provider = Provider::new();
+    let ready = provider.ready();
+    let secret = ready.client_secret.as_str();
+    let assertion = Assertion::new(&provider).sign(&provider);
+    let asserted = [("client_assertion_type", TYPE), ("client_assertion", &*assertion)];
+    let without_secret = [asserted[0], asserted[1], ("client_secret", "")];
+    for request in [
+        provider.token_request(&asserted),
+        provider.token_request(&without_secret).basic_auth(&ready.client_id, Some(secret)),
+        provider.token_request(&[]).basic_auth(&ready.client_id, Some(secret)),
+    ] {
+        let answer = request.send().await.unwrap();
+        assert_eq!(refusal(answer).await, (400, "invalid_request".into(), 90_023));
+    }
+    assert_eq!(provider.token_request(&without_secret).send().await.unwrap().status(), 200);
 }
 
 #[tokio::test]

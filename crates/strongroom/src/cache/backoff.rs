@@ -24,7 +24,8 @@ pub(crate) enum RefusalKind {
     Outage,
     /// It will say no until somebody changes the configuration.
     Permanent,
-    /// It was too slow to be waited for. That defers a renewal; who has nothing to serve asks again.
+    /// It was too slow to be waited for, or refused a credential that may be another one the next time. That defers a
+    /// renewal; who has nothing to serve asks again.
     #[serde(other)]
     Slow,
 }

@@ -62,7 +62,8 @@ impl L1 {
     ) -> Option<Arc<AccessToken>> {
         let entries = self.entries.get()?.pin();
         let slot = entries.get(key)?;
-        if slot.generation != generation || !environments.canonical().contains(&slot.environment) {
+        let is_of_host = environments.canonical().contains(&slot.environment);
+        if slot.generation != generation || !is_of_host || !environments.admits(&slot.token.environment) {
             return None;
         }
         // Written only when it changes, so that readers of a hot key do not contend for the line.

@@ -106,6 +106,7 @@ impl AccessTokenRequest {
                 (Some(_), None) | (None, Some(_)) => false,
             }
             && token.is_app_token()
+            && self.environments.admits(&token.environment)
             && self.scopes.is_subset_of(&token.target)
     }
 }

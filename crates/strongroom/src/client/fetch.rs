@@ -151,7 +151,8 @@ impl Fetch {
             }
             Ok(_) => {}
             Err(error) => {
-                if let Some((kind, retry_after)) = refusal::kind_of(error) {
+                let has_identity = self.shared.authentication.has_identity();
+                if let Some((kind, retry_after)) = refusal::kind_of(error, has_identity) {
                     self.shared.cache.refused(&key, kind, retry_after, refusal::record(error)).await;
                 }
             }

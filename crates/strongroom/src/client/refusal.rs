@@ -11,8 +11,8 @@ use crate::oauth::{AssertionError, ServiceError, ServiceErrorClass};
 use crate::{Error, UnixSeconds};
 
 /// What kind of refusal an error is, with the seconds that the provider named. `None` where the provider has nothing
-/// to do with it.
-pub(super) fn kind_of(error: &Error) -> Option<(RefusalKind, Option<i64>)> {
+/// to do with it. `has_identity`: whether the next request is known to have the same credential.
+pub(super) fn kind_of(error: &Error, has_identity: bool) -> Option<(RefusalKind, Option<i64>)> {
     if error.carried::<AssertionError>().is_some() {
         return None;
     }
@@ -26,6 +26,7 @@ pub(super) fn kind_of(error: &Error) -> Option<(RefusalKind, Option<i64>)> {
     let kind = match (error.kind(), error.service().map(ServiceError::class)) {
         (_, Some(ServiceErrorClass::Transient)) => RefusalKind::Outage,
         _ if is_foreign => RefusalKind::Outage,
+        _ if !has_identity && error.service().is_some_and(is_about_the_credential) => RefusalKind::Slow,
         (ErrorKind::IdentityProvider, _) => RefusalKind::Permanent,
         (ErrorKind::Network, _) if error.code() == "timed_out" => RefusalKind::Slow,
         // Whom to trust is this side's setting: who corrects it is served at once.
@@ -38,15 +39,16 @@ pub(super) fn kind_of(error: &Error) -> Option<(RefusalKind, Option<i64>)> {
     Some((kind, None))
 }
 
+/// Whether another assertion could have a better answer. Entra calls some of those that it does not take, and all that
+/// are malformed, an invalid request.
+fn is_about_the_credential(service: &ServiceError) -> bool {
+    !service.in_discovery
+        && (service.status == 401 || matches!(service.error.as_str(), "invalid_client" | "invalid_request"))
+}
+
 /// The error as it is kept in the state file.
 pub(super) fn record(error: &Error) -> serde_json::Value {
-    let short = |text: &Option<String>| text.as_deref().map(|text| truncated(text).to_owned());
-    let service = error.service().map(|service| ServiceError {
-        error_description: short(&service.error_description),
-        claims: short(&service.claims),
-        body: service.body.clone().filter(|body| body.len() <= LONGEST_BODY),
-        ..service.clone()
-    });
+    let service = error.service().map(|service| service.to_record(truncated));
     let record = Record {
         of_network: error.kind() == ErrorKind::Network,
         code: error.code().into(),
@@ -56,9 +58,6 @@ pub(super) fn record(error: &Error) -> serde_json::Value {
     };
     serde_json::to_value(record).unwrap_or_default()
 }
-
-/// A longer message is remembered by its fields alone.
-const LONGEST_BODY: usize = 4096;
 
 /// A text that is kept: its beginning.
 fn truncated(text: &str) -> &str {

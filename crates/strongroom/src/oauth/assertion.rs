@@ -21,8 +21,8 @@ const LIFETIME: i64 = 600;
 const USED_FOR: i64 = 540;
 /// Who asks more endpoints than that for tokens has the assertions for those beyond signed anew.
 const MOST_KEPT: usize = 64;
-/// More calls of assertion providers than that are not under way at once in a process: those that never return would
-/// else fill it with threads.
+/// More calls of one assertion provider than that are not under way at once: those that never return would else fill
+/// the process with threads.
 const MOST_CALLS: usize = 64;
 
 /// What an assertion is asked for: see
@@ -63,8 +63,21 @@ impl AssertionContext {
 }
 
 /// The application's own source of assertions.
-pub(super) type AssertionProvider =
-    dyn Fn(&AssertionContext) -> Result<SecretString, Error> + Send + Sync + 'static;
+pub(super) struct AssertionProvider {
+    function: Box<AssertionFunction>,
+    /// Calls of it. Of each process its own: a forked child has none of its parent's threads.
+    under_way: PerProcess<AtomicUsize>,
+}
+
+type AssertionFunction = dyn Fn(&AssertionContext) -> Result<SecretString, Error> + Send + Sync + 'static;
+
+impl AssertionProvider {
+    pub(super) fn new(
+        function: impl Fn(&AssertionContext) -> Result<SecretString, Error> + Send + Sync + 'static,
+    ) -> Self {
+        Self { function: Box::new(function), under_way: PerProcess::new(AtomicUsize::default) }
+    }
+}
 
 /// The application's own source of keys.
 pub(super) type CertificateProvider = dyn Fn() -> Result<ClientCertificate, Error> + Send + Sync + 'static;
@@ -119,17 +132,18 @@ impl SignedAssertions {
         Self { key, client_claims, kept: PerProcess::new(Mutex::default) }
     }
 
-    /// What tells these assertions from those of another key or certificate, without a secret.
+    /// What tells these assertions from those of another key or certificate or with other claims, without a secret.
     pub(super) fn identity(&self, request: &RequestKey) -> String {
         // Who cannot sign will say so when he has to.
-        self.key.key(request).map_or_else(|_| String::new(), |key| key.header().to_owned())
+        let key = self.key.key(request).map_or_else(|_| String::new(), |key| key.identity().to_owned());
+        format!("{key} {}", Value::Object(self.client_claims.clone()))
     }
 
     /// What tells them from other ones of this process.
     pub(super) fn fingerprint(&self) -> String {
         let claims = Value::Object(self.client_claims.clone());
         match &self.key {
-            KeySource::Fixed(key) => format!("{} {claims}", key.header()),
+            KeySource::Fixed(key) => format!("{} {claims}", key.identity()),
             // As long as a request is under way its provider is there, and no other one has its address.
             KeySource::Provided(provider) => format!("{:p} {claims}", Arc::as_ptr(provider)),
         }
@@ -145,7 +159,7 @@ impl SignedAssertions {
     ) -> Result<SecretString, Error> {
         let key = self.key.key(request)?;
         let kept = self.kept.get();
-        let is_usable = |kept: &&Kept| kept.is_good(now) && kept.key.header() == key.header();
+        let is_usable = |kept: &&Kept| kept.is_good(now) && kept.key.identity() == key.identity();
         if let Some(kept) = lock(kept).get(token_endpoint).filter(is_usable) {
             return Ok(kept.assertion.clone());
         }
@@ -186,12 +200,11 @@ pub(super) async fn provided(
     deadline: Deadline,
 ) -> Result<SecretString, AssertionError> {
     let (sender, receiver) = oneshot::channel();
-    let call = Call::begin().ok_or(AssertionError::Busy)?;
+    let call = Call::begin(provider).ok_or(AssertionError::Busy)?;
     std::thread::Builder::new()
         .name("strongroom-assertion".into())
         .spawn(move || {
-            let _call = call;
-            let _ = sender.send(provider(&context));
+            let _ = sender.send((call.0.function)(&context));
         })
         .map_err(|error| AssertionError::NoThread(error.to_string()))?;
     let assertion = match wait::until(deadline, receiver).await {
@@ -206,25 +219,19 @@ pub(super) async fn provided(
 }
 
 /// A call that is under way.
-struct Call;
+struct Call(Arc<AssertionProvider>);
 
 impl Call {
-    fn begin() -> Option<Self> {
-        let under_way = Self::under_way();
-        let begun = under_way.fetch_add(1, Ordering::Relaxed);
-        let call = Self;
+    fn begin(provider: Arc<AssertionProvider>) -> Option<Self> {
+        let begun = provider.under_way.get().fetch_add(1, Ordering::Relaxed);
+        let call = Self(provider);
         (begun < MOST_CALLS).then_some(call)
-    }
-
-    fn under_way() -> &'static AtomicUsize {
-        static UNDER_WAY: PerProcess<AtomicUsize> = PerProcess::new(AtomicUsize::default);
-        UNDER_WAY.get()
     }
 }
 
 impl Drop for Call {
     fn drop(&mut self) {
-        Self::under_way().fetch_sub(1, Ordering::Relaxed);
+        self.0.under_way.get().fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -241,7 +248,7 @@ pub(crate) enum AssertionError {
     Panicked,
     #[error("the assertion provider gave no client assertion in time")]
     TimedOut,
-    #[error("too many calls of assertion providers have not returned")]
+    #[error("too many calls of the assertion provider have not returned")]
     Busy,
     #[error("there is no thread for the assertion provider: {0}")]
     NoThread(String),

@@ -12,7 +12,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde_json::{Map, Value, json};
-use zeroize::Zeroize as _;
+use zeroize::Zeroizing;
 
 #[cfg(feature = "pfx")]
 use crate::SecretBytes;
@@ -138,7 +138,11 @@ impl ClientCertificate {
         if are_sent && !certificates.is_empty() {
             header["x5c"] = certificates.iter().map(|der| BASE64_STANDARD.encode(der)).collect();
         }
-        Ok(SigningKey { key, algorithm, header: header.to_string() })
+        let header = header.to_string();
+        // A thumbprint may stand beside a key that is not its certificate's.
+        let public_key = BASE64_URL_SAFE_NO_PAD.encode(digest(&SHA256, key.public_key().as_ref()));
+        let identity = format!("{header} {public_key}");
+        Ok(SigningKey { key, algorithm, header, identity })
     }
 }
 
@@ -154,6 +158,8 @@ pub(super) struct SigningKey {
     algorithm: Algorithm,
     /// The protected header (RFC 7515 §4.1).
     header: String,
+    /// The header and a hash of the public key.
+    identity: String,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -180,8 +186,8 @@ impl Algorithm {
 
 impl SigningKey {
     /// Tells keys and certificates apart, without a secret.
-    pub(super) fn header(&self) -> &str {
-        &self.header
+    pub(super) fn identity(&self) -> &str {
+        &self.identity
     }
 
     /// The claims as a signed token, in the compact form (RFC 7515 §3.1).
@@ -302,17 +308,17 @@ fn private_key(pem: &SecretString, passphrase: Option<&SecretString>) -> Result<
         let passphrase = passphrase.ok_or(CertificateError::NoPassphrase)?;
         return decrypted(&text[begin..begin + length + ENCRYPTED.1.len()], passphrase);
     }
-    let mut der = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| match error {
+    let der = PrivateKeyDer::from_pem_slice(text.as_bytes()).map_err(|error| match error {
         rustls::pki_types::pem::Error::NoItemsFound => CertificateError::NoKey,
         // Its words could quote what it stumbled over.
         _ => CertificateError::Key("it is not PEM".into()),
     })?;
-    let key = match &der {
+    let der = Zeroizing::new(der);
+    let key = match &*der {
         PrivateKeyDer::Pkcs8(der) => KeyPair::from_pkcs8(der.secret_pkcs8_der()),
         PrivateKeyDer::Pkcs1(der) => KeyPair::from_der(der.secret_pkcs1_der()),
         _ => return Err(CertificateError::Key("it is not an RSA key".into())),
     };
-    der.zeroize();
     key.map_err(|rejected| CertificateError::Key(rejected.to_string()))
 }
 

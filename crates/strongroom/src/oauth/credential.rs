@@ -7,8 +7,6 @@ use std::hash::BuildHasher as _;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Map, Value};
-use url::form_urlencoded;
-use zeroize::Zeroizing;
 
 use super::assertion::{
     self, AssertionContext, AssertionProvider, CertificateProvider, KeySource, RequestKey, SignedAssertions,
@@ -71,7 +69,8 @@ impl ClientCredential {
     /// It is called once for each token request and never for a token from the cache. It runs on a thread of its own,
     /// so it may block; the time that it takes counts as the request's
     /// ([`timeout`](crate::ConfidentialClientApplicationBuilder::timeout)). Its error is the request's, and is not
-    /// remembered: the next request calls it again.
+    /// remembered: the next request calls it again. Neither is it remembered that the identity provider refused the
+    /// assertion, for the next one may be another; it only defers the renewal of a token that is still good.
     ///
     /// ```no_run
     /// use strongroom::{ClientCredential, Error, ErrorKind};
@@ -85,7 +84,7 @@ impl ClientCredential {
     pub fn from_assertion_provider(
         provider: impl Fn(&AssertionContext) -> Result<SecretString, Error> + Send + Sync + 'static,
     ) -> Self {
-        Self(Given::Provider(Arc::new(provider)))
+        Self(Given::Provider(Arc::new(AssertionProvider::new(provider))))
     }
 }
 
@@ -182,6 +181,12 @@ impl Authentication {
         })
     }
 
+    /// Whether [`identity`](Self::identity) tells a corrected credential from this one. Of an assertion that is still to
+    /// be provided it cannot.
+    pub(crate) fn has_identity(&self) -> bool {
+        !matches!(self.method, Method::Provider(_))
+    }
+
     /// What tells this credential from the application's next one, if it is corrected.
     pub(crate) fn identity(&self, key: &RequestKey) -> Cow<'_, str> {
         match &self.method {
@@ -202,7 +207,7 @@ impl Authentication {
             Method::Assertion(assertion) => seed.hash_one((1, assertion.expose())),
             Method::Certificate(signed) => seed.hash_one((2, signed.fingerprint())),
             // As long as a request is under way its provider is there, and no other one has its address.
-            Method::Provider(provider) => seed.hash_one((3, Arc::as_ptr(provider).cast::<()>())),
+            Method::Provider(provider) => seed.hash_one((3, Arc::as_ptr(provider))),
         }
     }
 }
@@ -241,32 +246,107 @@ const SHORTEST_PART: usize = 12;
 /// An encrypted token has so many (RFC 7516 §7.1).
 const MOST_PARTS: usize = 5;
 
-/// `text` without `secret`, in whatever encoding of a form it stands there.
-fn redacted(mut text: String, secret: &str) -> String {
+/// `text` without `secret`, however each of its characters is written there: as it is, as an escape of a form or a URL
+/// (which characters need one differs by language), as one of JSON.
+fn redacted(text: String, secret: &str) -> String {
     // Shorter ones would only make holes into every message.
     if secret.len() < 4 {
         return text;
     }
-    let encoded = Zeroizing::new(form_urlencoded::byte_serialize(secret.as_bytes()).collect::<String>());
-    let spaced = Zeroizing::new(encoded.replace('+', "%20"));
-    let (lower, spaced_lower) = (lower_hex(&encoded), lower_hex(&spaced));
-    for form in [secret, &encoded, &spaced, &lower, &spaced_lower] {
-        if text.contains(form) {
-            text = text.replace(form, "[redacted]");
+    let mut clean = String::new();
+    let (mut kept, mut at) = (0, 0);
+    while let Some(c) = text[at..].chars().next() {
+        match end_of(secret, &text, at) {
+            Some(end) => {
+                clean.push_str(&text[kept..at]);
+                clean.push_str("[redacted]");
+                (kept, at) = (end, end);
+            }
+            None => at += c.len_utf8(),
         }
     }
-    text
+    if kept == 0 {
+        return text;
+    }
+    clean.push_str(&text[kept..]);
+    clean
 }
 
-/// The same with escapes as .NET writes them: `%2b` for `%2B`.
-fn lower_hex(encoded: &str) -> Zeroizing<String> {
-    let mut rest_of_escape = 0;
-    let lower = encoded.chars().map(|c| {
-        let escaped = rest_of_escape > 0;
-        rest_of_escape = if c == '%' { 2_u8 } else { rest_of_escape.saturating_sub(1) };
-        if escaped { c.to_ascii_lowercase() } else { c }
-    });
-    Zeroizing::new(lower.collect())
+/// Where `secret` ends if it is what `text` has at `start`.
+fn end_of(secret: &str, text: &str, start: usize) -> Option<usize> {
+    let mut ends = vec![start];
+    let mut next = Vec::new();
+    for c in secret.chars() {
+        for end in ends.drain(..) {
+            for length in spellings(c, &text[end..]).into_iter().flatten() {
+                // Two spellings seldom fit at once: `%` alone and `%25`.
+                if !next.contains(&(end + length)) {
+                    next.push(end + length);
+                }
+            }
+        }
+        if next.is_empty() {
+            return None;
+        }
+        std::mem::swap(&mut ends, &mut next);
+    }
+    ends.into_iter().max()
+}
+
+/// How long the spellings of `c` are that `text` begins with.
+fn spellings(c: char, text: &str) -> [Option<usize>; 4] {
+    let itself = text.starts_with(c).then_some(c.len_utf8());
+    let escape = match text.as_bytes().first() {
+        Some(b'%') => percent_escaped(c, text).map(|length| [Some(length), None]),
+        Some(b'\\') => Some([
+            unicode_escaped(c, text),
+            text[1..].chars().next().filter(|escaped| unescaped(*escaped) == Some(c)).map(|_| 2),
+        ]),
+        _ => None,
+    };
+    let [escaped, short] = escape.unwrap_or_default();
+    [itself, (c == ' ' && text.starts_with('+')).then_some(1), escaped, short]
+}
+
+/// `%2B` or, as .NET writes it, `%2b`; one for each byte.
+fn percent_escaped(c: char, text: &str) -> Option<usize> {
+    let mut bytes = [0; 4];
+    let bytes = c.encode_utf8(&mut bytes).as_bytes();
+    let escapes = text.as_bytes().chunks(3).take(bytes.len());
+    let is_it = escapes.clone().zip(bytes).all(|(escape, byte)| hex(escape, b"%") == Some((*byte).into()));
+    (is_it && escapes.len() == bytes.len()).then_some(3 * bytes.len())
+}
+
+/// `\u002B`; two of them beyond 16 bits.
+fn unicode_escaped(c: char, text: &str) -> Option<usize> {
+    let mut units = [0; 2];
+    let units = c.encode_utf16(&mut units);
+    let escapes = text.as_bytes().chunks(6).take(units.len());
+    let is_it =
+        escapes.clone().zip(&*units).all(|(escape, unit)| hex(escape, b"\\u") == Some((*unit).into()));
+    (is_it && escapes.len() == units.len()).then_some(6 * units.len())
+}
+
+/// What stands behind a backslash in JSON.
+fn unescaped(escape: char) -> Option<char> {
+    Some(match escape {
+        '"' | '\\' | '/' => escape,
+        'b' => '\u{8}',
+        'f' => '\u{c}',
+        'n' => '\n',
+        'r' => '\r',
+        't' => '\t',
+        _ => return None,
+    })
+}
+
+/// The number in hexadecimal behind `prefix`, in an escape of a byte or of two.
+fn hex(escape: &[u8], prefix: &[u8]) -> Option<u32> {
+    let digits = escape.strip_prefix(prefix)?;
+    if digits.len() != 2 * prefix.len() {
+        return None;
+    }
+    digits.iter().try_fold(0, |number, digit| Some(number * 16 + char::from(*digit).to_digit(16)?))
 }
 
 impl Diagnose for CredentialError {

@@ -43,8 +43,8 @@ pub struct ServiceError {
     pub error_uri: Option<String>,
     /// How long the provider asks to be left alone, at most an hour.
     pub retry_after: Option<Duration>,
-    /// The whole message, a JSON object, with fields that are not among the above, and without tokens. `None` where the
-    /// answer is none, or is too long to be kept.
+    /// The message, a JSON object, with fields that are not among the above, but no tokens and no credentials. `None`
+    /// where the answer is none, or is too long to be kept. A refusal that is remembered has only the above in it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub body: Option<String>,
     /// Whether it was the authority's discovery document that was asked for, and not yet a token.
@@ -102,7 +102,7 @@ impl ServiceError {
         // Redacted before it is cut, or the beginning of a secret could be what is left.
         let shown = |text: String| bounded(secrets.redact(printable(text)));
         let message = message.map(|mut message| {
-            message.values_mut().for_each(|value| secrets.redact_value(value));
+            secrets.redact_members(&mut message);
             Value::Object(message).to_string()
         });
         let message = message.filter(|message| message.len() <= LONGEST_MESSAGE);
@@ -129,6 +129,37 @@ impl ServiceError {
                 body: message,
                 ..Self::default()
             },
+        }
+    }
+
+    /// As it may be written to a file: the message has the provider's fields that are known, each up to a length, and
+    /// nothing else.
+    pub(crate) fn to_record(&self, bounded: fn(&str) -> &str) -> Self {
+        let text = |text: &Option<String>| text.as_deref().map(|text| bounded(text).to_owned());
+        let message =
+            self.body.as_deref().and_then(|body| lenient::object::<Map<String, Value>>(body.as_bytes()));
+        let message = message.map(|mut message| {
+            message.retain(|name, value| {
+                match value {
+                    Value::String(text) => text.truncate(bounded(text).len()),
+                    Value::Array(codes) => {
+                        codes.retain(Value::is_number);
+                        codes.truncate(MOST_CODES);
+                    }
+                    Value::Number(_) => {}
+                    Value::Object(_) | Value::Bool(_) | Value::Null => return false,
+                }
+                RECORDED.contains(&name.as_str())
+            });
+            Value::Object(message).to_string()
+        });
+        Self {
+            error: bounded(&self.error).to_owned(),
+            error_description: text(&self.error_description),
+            suberror: text(&self.suberror),
+            claims: text(&self.claims),
+            body: message,
+            ..self.clone()
         }
     }
 
@@ -216,6 +247,19 @@ fn printable(mut text: String) -> String {
     text
 }
 
+/// What of a message is written to a file.
+const RECORDED: [&str; 9] = [
+    "error",
+    "error_codes",
+    "error_description",
+    "suberror",
+    "claims",
+    "correlation_id",
+    "trace_id",
+    "timestamp",
+    "error_uri",
+];
+
 /// A longer message is not kept as a whole.
 const LONGEST_MESSAGE: usize = 16 * 1024;
 
@@ -268,8 +312,16 @@ impl Secrets<'_> {
         match value {
             Value::String(text) => *text = self.redact(std::mem::take(text)),
             Value::Array(items) => items.iter_mut().for_each(|item| self.redact_value(item)),
-            Value::Object(members) => members.values_mut().for_each(|member| self.redact_value(member)),
+            Value::Object(members) => self.redact_members(members),
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
+    /// Redacts every text of a message, names of members included.
+    fn redact_members(&self, members: &mut Map<String, Value>) {
+        for (name, mut value) in std::mem::take(members) {
+            self.redact_value(&mut value);
+            members.insert(self.redact(name), value);
         }
     }
 }
@@ -277,7 +329,11 @@ impl Secrets<'_> {
 /// Whether a field of this name holds what is as good as a token, or says whose it is.
 fn holds_token(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    name.ends_with("token") || matches!(&*name, "client_info" | "device_code")
+    name.ends_with("token")
+        || matches!(
+            &*name,
+            "client_secret" | "client_assertion" | "assertion" | "client_info" | "device_code"
+        )
 }
 
 /// More codes than that are not a provider's.

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::credential::{Proof, without_token};
 use super::transport::HttpResponse;
@@ -74,8 +75,9 @@ impl TokenResponse {
 
 #[derive(Deserialize)]
 struct Wire {
-    #[serde(default, deserialize_with = "lenient::text")]
-    error: Option<String>,
+    /// Of any type: what has one is no success.
+    #[serde(default)]
+    error: Option<Value>,
     #[serde(default, deserialize_with = "lenient::secret")]
     access_token: Option<SecretString>,
     #[serde(default, deserialize_with = "lenient::text")]

@@ -48,6 +48,12 @@ pub enum PersistenceError {
         /// What it is: "a directory", "a named pipe (FIFO)", …
         found: &'static str,
     },
+    /// Programs in Java lock with this file and delete it, and something else lies there.
+    #[error("{} is what programs in Java lock with, and here it is something else", path.display())]
+    NotAJavaLockFile {
+        /// The path.
+        path: PathBuf,
+    },
     /// A keyring's signal file is expected, which is empty or `{}`, and something else lies there.
     #[error("{} is not the signal file of a keyring: it has content", path.display())]
     NotASignalFile {
@@ -190,6 +196,7 @@ impl Diagnose for PersistenceError {
             Self::Contended { .. } => ErrorKind::Contended,
             Self::TooLarge { .. }
             | Self::NotAFile { .. }
+            | Self::NotAJavaLockFile { .. }
             | Self::NotASignalFile { .. }
             | Self::SignalFileThere { .. } => ErrorKind::Unusable,
             Self::LockPathTaken { .. }
@@ -213,6 +220,7 @@ impl Diagnose for PersistenceError {
             Self::Contended { .. } => "contended",
             Self::TooLarge { .. } => "too_large",
             Self::NotAFile { .. } => "not_a_file",
+            Self::NotAJavaLockFile { .. } => "not_a_lock_file",
             Self::NotASignalFile { .. } => "not_a_signal_file",
             Self::SignalFileThere { .. } => "signal_file_there",
             Self::PermissionDenied { .. } => "permission_denied",
@@ -245,6 +253,10 @@ impl Diagnose for PersistenceError {
                 "check that this is a token cache; move it away to start with an empty one, or raise the size limit",
             ),
             Self::NotAFile { .. } => Cow::Borrowed("choose a path that names a regular file or nothing yet"),
+            Self::NotAJavaLockFile { .. } => Cow::Borrowed(
+                "move the file away, or put the cache into a directory of its own: programs in Java overwrite and delete \
+                 what is called so",
+            ),
             Self::NotASignalFile { .. } => Cow::Borrowed(
                 "choose another location: a cache that lies in a keyring has an empty file there, and this one may be \
                  a cache itself",

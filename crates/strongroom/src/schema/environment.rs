@@ -83,6 +83,11 @@ fn without_port(host: &str) -> &str {
     }
 }
 
+/// The port that `host` names, if it names one.
+fn port_of(host: &str) -> Option<&str> {
+    host.get(without_port(host).len() + 1..)
+}
+
 /// The hosts under which an authority's credentials may be stored: its own and its aliases.
 ///
 /// The aliases of Microsoft's clouds are built in; others come from instance discovery.
@@ -155,6 +160,15 @@ impl Environments {
         &self.canonical
     }
 
+    /// Whether a token under `environment`, which is [contained](Self::contains), may be served: not if both name a port,
+    /// and not the same.
+    pub(crate) fn admits(&self, environment: &str) -> bool {
+        match (port_of(environment), port_of(self.preferred_cache())) {
+            (Some(stored), Some(own)) => stored == own,
+            _ => true,
+        }
+    }
+
     /// Whether credentials stored under `environment` are this authority's.
     #[must_use]
     pub fn contains(&self, environment: &str) -> bool {
@@ -193,6 +207,15 @@ mod tests {
                 && !own.contains("sts.example:1:2")
         );
         assert!(!Environments::of("login.windows.net").contains("login.windows.net:443"));
+    }
+
+    #[test]
+    fn a_token_of_another_port_is_not_served() {
+        let own = Environments::with_aliases("sts.example", Some("sts.example:8443"), [""; 0]);
+        assert!(own.admits("sts.example") && own.admits("STS.example:8443"));
+        assert!(!own.admits("sts.example:9443"));
+        // MSAL Python names hosts without their ports.
+        assert!(Environments::of("sts.example").admits("sts.example:9443"));
     }
 
     #[test]

@@ -168,6 +168,74 @@ fn a_provider_that_never_returns_is_given_up_when_the_time_is_over() {
 }
 
 #[test]
+fn calls_that_never_return_use_up_the_calls_of_their_own_provider_alone() {
+    let gate = Arc::new(Mutex::new(()));
+    let shut = gate.lock().unwrap();
+    let inner = Arc::clone(&gate);
+    let hung = provider(move |_| {
+        drop(inner.lock());
+        Ok(JWT.into())
+    });
+    let app = ConfidentialClientApplication::builder("client", TENANT, hung)
+        .timeout(Duration::from_millis(20))
+        .transport(Canned::new(|_| panic!("a request was made")))
+        .build()
+        .unwrap();
+    let codes: Vec<_> = (0..65)
+        .map(|call| {
+            app.acquire_token_for_client(format!("api://{call}/.default").as_str()).blocking().unwrap_err()
+        })
+        .map(|error| error.code().to_owned())
+        .collect();
+    assert!(codes[..64].iter().all(|code| code == "assertion_timed_out"), "{codes:?}");
+    assert_eq!(codes[64], "assertion_provider_busy");
+    let (other, _) = self::app(provider(|_| Ok(JWT.into())));
+    other.acquire_token_for_client(SCOPE).blocking().unwrap();
+    drop(shut);
+}
+
+#[test]
+fn an_assertion_that_was_refused_does_not_stand_in_the_way_of_the_next_one() {
+    for (status, error) in [(401, "invalid_client"), (400, "invalid_request")] {
+        let scene = Scene::new();
+        let answer = Canned::new(move |request| {
+            let form = String::from_utf8(request.body.as_ref().unwrap().expose().to_vec()).unwrap();
+            Ok(match form.contains("corrected") {
+                true => token_response("token"),
+                false => json_response(status, &serde_json::json!({ "error": error })),
+            })
+        });
+        let sent = Recorder::new(answer);
+        let ask = |assertion: &'static str| {
+            let credential = provider(move |_| Ok(assertion.into()));
+            let app = scene.builder_with(credential).transport(sent.clone()).build().unwrap();
+            scene.acquire(&app)
+        };
+        // Known from before, so that it is the token request that fails.
+        scene.token().unwrap();
+        std::fs::remove_file(scene.location()).unwrap();
+        assert_eq!(ask("wrong-assertion").unwrap_err().code(), error);
+        ask("corrected-assertion").unwrap();
+        assert_eq!(sent.sent().len(), 2);
+    }
+}
+
+#[test]
+fn what_is_no_fault_of_the_assertion_is_remembered() {
+    let scene = Scene::new();
+    scene.token().unwrap();
+    std::fs::remove_file(scene.location()).unwrap();
+    let refused = serde_json::json!({ "error": "invalid_scope" });
+    let sent = Recorder::new(Canned::new(move |_| Ok(json_response(400, &refused))));
+    for _ in 0..2 {
+        let credential = provider(|_| Ok(JWT.into()));
+        let app = scene.builder_with(credential).transport(sent.clone()).build().unwrap();
+        assert_eq!(scene.acquire(&app).unwrap_err().code(), "invalid_scope");
+    }
+    assert_eq!(sent.sent().len(), 1);
+}
+
+#[test]
 fn one_call_serves_all_who_ask_at_once() {
     let scene = Scene::new();
     let calls = Arc::new(AtomicUsize::new(0));

@@ -385,6 +385,34 @@ fn a_key_that_is_corrected_behind_a_provider_is_asked_with_at_once() {
 }
 
 #[test]
+fn a_key_that_is_corrected_under_the_same_thumbprint_is_asked_with_at_once() {
+    let scene = Scene::new();
+    let thumbprint = scene.ready().thumbprint.clone().unwrap();
+    let [registered, _] = scene.key_and_certificate();
+    for is_provided in [false, true] {
+        let given = Arc::new(Mutex::new(text("key.pem")));
+        let builder = || {
+            let (given, thumbprint) = (Arc::clone(&given), thumbprint.clone());
+            let certificate =
+                move || ClientCertificate::from_pem(given.lock().unwrap().as_str()).thumbprint(&*thumbprint);
+            scene.builder_with(match is_provided {
+                true => ClientCredential::from_certificate_provider(move || Ok(certificate())),
+                false => ClientCredential::from_certificate(certificate()),
+            })
+        };
+        let old = builder().build().unwrap();
+        assert_eq!(scene.acquire(&old).unwrap_err().code(), "invalid_client");
+        assert!(scene.acquire(&builder().build().unwrap()).unwrap_err().to_string().contains("remembered"));
+        given.lock().unwrap().clone_from(&registered);
+        // The same application, where it asks for its key: the assertion of the old one is not sent again.
+        let corrected = if is_provided { old } else { builder().build().unwrap() };
+        scene.acquire(&corrected).unwrap();
+        std::fs::remove_file(scene.location()).unwrap();
+        scene.forget_refusals();
+    }
+}
+
+#[test]
 fn a_passphrase_shows_nowhere() {
     let passphrase: SecretString = "a passphrase".into();
     let credential = ClientCredential::from_certificate(pem("key.pem").passphrase(passphrase));

@@ -70,7 +70,25 @@ fn a_provider_that_echoes_the_secret_does_not_get_it_into_an_error() {
     let spaced = encoded.replace('+', "%20");
     let lower =
         spaced.replace("%2F", "%2f").replace("%2B", "%2b").replace("%7E", "%7e").replace("%3D", "%3d");
-    for echo in [SECRET, &encoded, &spaced, &lower, &format!("{SECRET}{SECRET}"), &format!("'{SECRET}'")] {
+    // As quote() of Python's urllib and encodeURIComponent() of JavaScript have it, and as JSON within a text.
+    let quoted = spaced.replace("%7E", "~");
+    let all_escaped: String = SECRET.bytes().map(|byte| format!("%{byte:02x}")).collect();
+    let json_slash = SECRET.replace('/', "\\/");
+    let json_unicode: String = SECRET.chars().map(|c| format!("\\u{:04X}", u32::from(c))).collect();
+    let twice = format!("{SECRET}{SECRET}");
+    let between = format!("'{SECRET}'");
+    for echo in [
+        SECRET,
+        &encoded,
+        &spaced,
+        &lower,
+        &quoted,
+        &all_escaped,
+        &json_slash,
+        &json_unicode,
+        &twice,
+        &between,
+    ] {
         // At each place, and where a long text is cut.
         for text in [
             echo.to_owned(),

@@ -243,3 +243,21 @@ fn among_all_of_these_the_applications_own_token_is_found() {
     }
     assert_eq!(beside.scene.requests(), 0);
 }
+
+#[test]
+fn a_token_from_another_port_of_the_host() {
+    let beside = Beside::new();
+    let port = beside.scene.origin().rsplit_once(':').unwrap().1.to_owned();
+    for (environment, is_served) in [
+        ("localhost:1".to_owned(), false),
+        (format!("localhost:{port}"), true),
+        ("localhost".to_owned(), true),
+    ] {
+        let entry = beside.entry(&[("environment", environment.clone().into())]);
+        let key = beside.plain_key().replacen("localhost", &environment, 1);
+        beside.lay_down(Map::from_iter([(key, entry)]));
+        let app = beside.scene.app();
+        let served = app.acquire_token_silent(beside.scene.ready().scope.as_str()).blocking().unwrap();
+        assert_eq!(served.is_some(), is_served, "{environment}");
+    }
+}

@@ -28,36 +28,88 @@ fn a_new_token_comes_with_the_whole_answer_and_a_cached_one_with_none() {
 }
 
 #[test]
-fn a_refusal_comes_with_its_whole_message_without_what_was_sent_also_when_it_is_remembered() {
+fn a_refusal_comes_with_its_whole_message_without_what_was_sent_and_its_known_fields_are_remembered() {
     let scene = Scene::new();
     let secret = "s3cret+with/signs";
     let message = json!({
         "error": "invalid_client", "error_description": format!("wrong\r\n{secret}"), "own": [{ "deep": secret }, 1.5],
-        "encoded": "s3cret%2Bwith%2Fsigns",
+        "encoded": "s3cret%2Bwith%2Fsigns", (secret): 1, "nested": { (secret): { (secret): 2 } }, "error_codes": [7, "x"],
+        "claims": { "not": "text" }, "timestamp": 5,
     });
     scene.sts.add_fault(fault(401, &message.to_string())).unwrap();
     let shown = json!({
         "error": "invalid_client", "error_description": "wrong\r\n[redacted]", "own": [{ "deep": "[redacted]" }, 1.5],
-        "encoded": "[redacted]",
+        "encoded": "[redacted]", "[redacted]": 1, "nested": { "[redacted]": { "[redacted]": 2 } }, "error_codes": [7, "x"],
+        "claims": { "not": "text" }, "timestamp": 5,
     });
-    for _ in 0..2 {
+    let remembered = json!({
+        "error": "invalid_client", "error_description": "wrong\r\n[redacted]", "error_codes": [7], "timestamp": 5,
+    });
+    for expected in [shown, remembered] {
         let error = scene.acquire(&scene.app_with_secret(secret)).unwrap_err();
         let body = error.service().unwrap().body.as_deref().unwrap();
-        assert_eq!(serde_json::from_str::<Value>(body).unwrap(), shown);
+        assert_eq!(serde_json::from_str::<Value>(body).unwrap(), expected);
     }
     assert_eq!(scene.token_requests(), 1);
-    assert!(!std::fs::read_to_string(scene.state_file()).unwrap().contains(secret));
+    let state = std::fs::read_to_string(scene.state_file()).unwrap();
+    for absent in [secret, "deep", "encoded", "nested"] {
+        assert!(!state.contains(absent), "{absent} is in {state}");
+    }
 }
 
 #[test]
-fn a_refusal_with_a_token_in_it_is_shown_and_remembered_without() {
+fn a_refusal_with_a_token_or_a_credential_in_it_is_shown_and_remembered_without() {
+    const SECRETS: [&str; 9] = [
+        "access_token",
+        "id_token",
+        "refresh_token",
+        "Session_Token",
+        "token",
+        "client_secret",
+        "client_assertion",
+        "client_info",
+        "assertion",
+    ];
+    for status in [200, 400, 401] {
+        let scene = Scene::new();
+        let mut message = json!({ "error": "invalid_grant", "own": { "deep": [{}] } });
+        for name in SECRETS {
+            message[name] = "t0ken".into();
+            message["own"]["deep"][0][name] = json!({ "of": "t0ken" });
+        }
+        scene.sts.add_fault(fault(status, &message.to_string())).unwrap();
+        let error = scene.refusal();
+        let body = error.service().unwrap().body.as_deref().unwrap();
+        let shown = json!({ "error": "invalid_grant", "own": { "deep": [{}] } });
+        assert_eq!(serde_json::from_str::<Value>(body).unwrap(), shown, "{status}");
+        assert!(!std::fs::read_to_string(scene.state_file()).unwrap().contains("t0ken"));
+        assert!(!scene.location().exists(), "{status}: nothing was stored");
+    }
+}
+
+#[test]
+fn an_answer_with_a_token_is_a_success_only_by_its_status_and_without_an_error() {
+    let token = json!({ "access_token": "t0ken", "expires_in": 3599, "token_type": "Bearer" });
+    for (status, error) in [
+        (200, json!("invalid_grant")),
+        (200, json!("")),
+        (200, json!({ "code": 1 })),
+        (400, json!(null)),
+        (302, json!(null)),
+    ] {
+        let scene = Scene::new();
+        let mut message = token.clone();
+        message["error"] = error.clone();
+        scene.sts.add_fault(fault(status, &message.to_string())).unwrap();
+        let refused = scene.refusal();
+        assert!(!format!("{refused} {refused:?}").contains("t0ken"), "{status} {error}");
+        assert!(!scene.location().exists(), "{status} {error}");
+    }
     let scene = Scene::new();
-    let message = json!({ "error": "invalid_grant", "access_token": "t0ken", "id_token": "t0ken", "own": 1 });
+    let mut message = token;
+    message["error"] = json!(null);
     scene.sts.add_fault(fault(200, &message.to_string())).unwrap();
-    let error = scene.refusal();
-    let body = error.service().unwrap().body.as_deref().unwrap();
-    assert_eq!(serde_json::from_str::<Value>(body).unwrap(), json!({ "error": "invalid_grant", "own": 1 }));
-    assert!(!std::fs::read_to_string(scene.state_file()).unwrap().contains("t0ken"));
+    assert!(scene.token().is_ok());
 }
 
 #[test]

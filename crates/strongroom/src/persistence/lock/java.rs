@@ -8,7 +8,8 @@
 //! MSAL4J waits six seconds for a file that is there before it tries to lock it, and deletes the file when it leaves, after
 //! it has unlocked it: so it is deleted here, and looked at again after it was locked.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _};
 use std::path::{Path, PathBuf};
 
 use super::super::PersistenceError;
@@ -73,7 +74,27 @@ fn attempt(path: &Path, mode: u32) -> io::Result<Result<Attempt, PersistenceErro
         }
     }
     let locked = Locked::by_first_byte(file, id);
-    Ok(Ok(if locked.is_at(path) { Attempt::Taken(locked) } else { Attempt::Changed }))
+    if !locked.is_at(path) {
+        return Ok(Ok(Attempt::Changed));
+    }
+    if !is_a_lock_file(&locked.file)? {
+        return Ok(Err(PersistenceError::NotAJavaLockFile { path: path.to_owned() }));
+    }
+    Ok(Ok(Attempt::Taken(locked)))
+}
+
+/// Whether nothing is lost if this is overwritten and deleted: it is empty, or says `PID HOST` as MSAL4J signs.
+fn is_a_lock_file(mut file: &File) -> io::Result<bool> {
+    /// A process id and the longest name of a host.
+    const LONGEST: usize = 10 + 1 + 255;
+
+    let mut bytes = Vec::new();
+    file.rewind()?;
+    file.take(LONGEST as u64 + 1).read_to_end(&mut bytes)?;
+    let Ok(text) = std::str::from_utf8(&bytes) else { return Ok(false) };
+    let name = text.trim_start_matches(|c: char| c.is_ascii_digit());
+    let is_signed = name.len() < text.len() && (name.is_empty() || name.starts_with([' ', '@']));
+    Ok(text.is_empty() || bytes.len() <= LONGEST && is_signed && !name.contains(|c: char| c.is_control()))
 }
 
 /// MSAL4J signs with the process and the host.

@@ -63,6 +63,16 @@ impl LockPaths {
         Self { java: directory.map(|directory| directory.join(java::NAME)), ..self.clone() }
     }
 
+    /// Java's lock file is overwritten and deleted, so it must not be the document or another lock file of it.
+    fn check_java(&self) -> Result<(), PersistenceError> {
+        let Some(java) = &self.java else { return Ok(()) };
+        let of_document = access::with_suffix(java, OUR_SUFFIX);
+        if self.peers.as_ref() == Some(java) || self.ours.as_ref() == Some(&of_document) {
+            return Err(PersistenceError::NotAJavaLockFile { path: java.clone() });
+        }
+        Ok(())
+    }
+
     /// The lock files.
     pub(super) fn files(&self) -> impl Iterator<Item = &Path> {
         self.ours.iter().chain(&self.peers).map(PathBuf::as_path)
@@ -109,6 +119,7 @@ impl DocumentLock {
     /// # Errors
     /// `Locked`: somebody held it all the time. `Storage`: a lock file cannot be used.
     pub(crate) async fn acquire(paths: &LockPaths, timeout: Duration) -> Result<Self, Error> {
+        paths.check_java()?;
         let deadline = Deadline::after(timeout);
         let mut lock = Self { java: None, peers: None, ours: None };
         if let Some(path) = &paths.ours {

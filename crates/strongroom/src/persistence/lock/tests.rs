@@ -786,12 +786,45 @@ fn javas_lock_file_that_java_deletes_when_it_leaves_is_no_longer_held() {
     std::fs::remove_file(place.lockfile()).unwrap();
     assert!(!lock.still_held());
     // Another program's by now: it is left alone.
-    std::fs::write(place.lockfile(), "another").unwrap();
+    std::fs::write(place.lockfile(), "1 another").unwrap();
     assert!(!lock.still_held());
     drop(lock);
-    assert_eq!(std::fs::read(place.lockfile()).unwrap(), b"another");
+    assert_eq!(std::fs::read(place.lockfile()).unwrap(), b"1 another");
     let lock = place.0.acquire(Duration::ZERO).unwrap();
     assert!(lock.still_held());
+}
+
+#[test]
+fn a_file_that_is_called_like_javas_lock_and_is_none_is_neither_overwritten_nor_deleted() {
+    let place = JavaPlace::new();
+    let too_long = format!("1 {}", "h".repeat(300));
+    for content in ["{\"AccessToken\": {}}", "text", "1 a\n2 b\n", "12x", " ", "\0", "-1 host", &too_long] {
+        std::fs::write(place.lockfile(), content).unwrap();
+        let error = place.0.acquire(Duration::ZERO).unwrap_err();
+        assert_eq!(error.code(), "not_a_lock_file", "{content}");
+        assert!(error.to_string().contains("/.lockfile is "), "{error}");
+        assert!(error.remedy().unwrap().contains("move the file away"));
+        assert_eq!(std::fs::read_to_string(place.lockfile()).unwrap(), content);
+    }
+    for content in ["", "1", "4194304 some-host.example", "17@some-host"] {
+        std::fs::write(place.lockfile(), content).unwrap();
+        drop(place.0.acquire(Duration::ZERO).unwrap());
+        assert!(!place.lockfile().exists());
+    }
+}
+
+#[test]
+fn neither_a_document_nor_its_lock_file_is_javas_lock_file() {
+    let place = Place::new();
+    let java = place.directory.path().join(".lockfile");
+    let builder = FilePersistence::builder(place.directory.path().join("cache.bin")).lock_path(&java);
+    for persistence in [FilePersistence::new(&java).unwrap(), builder.build().unwrap()] {
+        let paths = LockPaths::of(&persistence);
+        let error = block_on(DocumentLock::acquire(&paths.with_java(), LONG)).unwrap_err();
+        assert_eq!(error.code(), "not_a_lock_file");
+        drop(block_on(DocumentLock::acquire(&paths, LONG)).unwrap());
+    }
+    assert!(!java.exists());
 }
 
 #[test]
