@@ -49,10 +49,7 @@ pub(crate) fn call<'py>(
         // Whoever waits does so until it is there.
         let _ = sender.send(outcome);
     };
-    if start(function, &arguments, done).is_err() {
-        // No thread is to be had: there are too many, or it is a Python that has none to give once `main` is over.
-        return function.call1(arguments);
-    }
+    start(function, &arguments, done)?;
     match outside(py, move || receiver.recv()) {
         Ok(outcome) => outcome.map(|result| result.into_bound(py)),
         Err(_) => Err(PyRuntimeError::new_err("the thread of a call has ended before the call")),
@@ -73,10 +70,20 @@ pub(crate) fn start(
     let run = py.import(intern!(py, "strongroom._calls"))?.getattr(intern!(py, "run"))?;
     let done = Bound::new(py, Done(Mutex::new(Some(Box::new(done)))))?;
     // One of `threading` would be waited for until it has begun.
-    let started = py
-        .import(intern!(py, "_thread"))?
-        .call_method1("start_new_thread", (run, (function, arguments, done)));
-    started.map(drop)
+    let threads = py.import(intern!(py, "_thread"))?;
+    if threads.call_method1("start_new_thread", (run, (function, arguments, &done))).is_ok() {
+        return Ok(());
+    }
+    // Python 3.12.0 and 3.12.1 have none to give once `main` is over, while other threads live on.
+    let (function, arguments, done) = (function.clone().unbind(), arguments.clone().unbind(), done.unbind());
+    let call = move || {
+        attached(|py| {
+            let outcome = function.bind(py).call1(arguments.bind(py)).map(Bound::unbind);
+            done.get().finish(py, outcome);
+        });
+    };
+    let started = thread::Builder::new().name("strongroom-call".into()).spawn(call);
+    started.map(drop).map_err(|error| PyRuntimeError::new_err(format!("no thread is to be had: {error}")))
 }
 
 /// Has Python say when it is about to end: after all that registers itself with `atexit` later.
@@ -188,7 +195,12 @@ struct Done(Mutex<Option<Callback>>);
 #[pymethods]
 impl Done {
     fn __call__(&self, py: Python<'_>, result: Py<PyAny>, error: Option<Bound<'_, PyAny>>) {
-        let outcome = error.map_or(Ok(result), |error| Err(PyErr::from_value(error)));
+        self.finish(py, error.map_or(Ok(result), |error| Err(PyErr::from_value(error))));
+    }
+}
+
+impl Done {
+    fn finish(&self, py: Python<'_>, outcome: PyResult<Py<PyAny>>) {
         // Without the GIL: whoever is woken may hold a lock, and wait for the GIL.
         py.detach(|| {
             let callback = self.0.lock().unwrap_or_else(PoisonError::into_inner).take();

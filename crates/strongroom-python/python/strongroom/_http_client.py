@@ -43,11 +43,12 @@ class HttpClient:
             import inspect
 
             try:
-                parameters = inspect.signature(call).parameters
+                parameters = list(inspect.signature(call).parameters.values())
             except (ValueError, TypeError):
-                parameters = {}
-            any_name = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
-            self._limits[method] = (any_name or "allow_redirects" in parameters, any_name or "timeout" in parameters)
+                parameters = []
+            names = {one.name for one in parameters}
+            any_name = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters)
+            self._limits[method] = (any_name or "allow_redirects" in names, any_name or "timeout" in names)
         return self._limits[method]
 
 

@@ -11,7 +11,7 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, ContextManager, Optional
+    from typing import Any, ContextManager, Dict, Optional
 
 
 def load(cache: Any) -> Optional[str]:
@@ -46,9 +46,12 @@ def _document(cache: Any) -> Optional[str]:
 
 def _is_of_msal(cache: Any, method: str) -> bool:
     """Whether it has this method from msal, and keeps what that works with."""
-    theirs = getattr(sys.modules.get("msal.token_cache"), "SerializableTokenCache", None)
-    own = getattr(type(cache), method, None)
-    return own is not None and own is getattr(theirs, method, None) and {method, "_cache"} & vars(cache).keys() == {"_cache"}
+    theirs: Any = getattr(sys.modules.get("msal.token_cache"), "SerializableTokenCache", None)
+    kind: Any = getattr(cache, "__class__")
+    if theirs not in kind.__mro__:
+        return False
+    own: Dict[str, Any] = getattr(cache, "__dict__")
+    return getattr(kind, method) is getattr(theirs, method) and method not in own and "_cache" in own
 
 
 def _lock(cache: Any) -> ContextManager[Any]:

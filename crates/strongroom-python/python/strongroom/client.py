@@ -263,7 +263,7 @@ def accounts(entries: List[Dict[str, Any]], username: Optional[str]) -> List[Dic
     found = {
         entry.get("home_account_id"): {name: entry.get(name) for name in _OF_ACCOUNT}
         for entry in entries
-        if entry.get("authority_type") in ("ADFS", "MSSTS") and entry.get("home_account_id")
+        if entry.get("authority_type") in ("ADFS", "MSSTS")
     }
     if not username:
         return list(found.values())
