@@ -13,7 +13,7 @@ from .persistence import BasePersistence, PersistenceNotFound as PersistenceNotF
 # `json`, `threading`, `typing` and their like take longer to import than a token takes to be found.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any, Dict, Iterator, List, Mapping, Optional, Tuple
+    from typing import Any, Callable, Dict, Iterator, List, Mapping, Optional, Tuple
 
     from ._msal import SerializableTokenCache
     from .cache_lock import CrossPlatLock as CrossPlatLock, LockError as LockError
@@ -210,7 +210,7 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         return default if found is None else found
 
 
-_copy = dict.copy
+_copy: Callable[[Dict[str, Any]], Dict[str, Any]] = getattr(dict, "copy")
 _SECTIONS = frozenset(("AccessToken", "RefreshToken", "IdToken", "Account", "AppMetadata"))
 
 
