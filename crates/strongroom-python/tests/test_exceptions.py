@@ -262,3 +262,31 @@ def test_the_codes_that_exceptions_are_made_of_are_those_of_the_library():
     known = set(re.findall(r'"([a-z_]+)"', source))
     named = {*_errors._SEALED, *_errors._NOT_TO_BE_SEALED, *_errors._DOCUMENT, *_errors._ERRNO}
     assert named <= known, named - known
+
+
+@pytest.mark.skipif(not LIBRARY.is_dir(), reason="the library's source is not here")
+def test_no_remedy_recommends_an_option_of_the_command_line():
+    of_a_command = re.compile(r"(the command 'strongroom|'gnome-keyring-daemon) [^']*'")
+    option = re.compile(r"(?<![-\w])--[a-z]|force a refresh|'strongroom |persistence '")
+    remedies = [text for path in sorted(LIBRARY.rglob("*.rs")) for text in sentences(path) if option.search(text)]
+    assert len(remedies) > 15
+    for remedy in remedies:
+        said = _errors.in_python(remedy.replace("{kind}", "secret-service"))
+        assert not option.search(of_a_command.sub("", said)), said
+
+
+def sentences(path):
+    """What a file of the library says, but for what it finds in caches, which only the command shows."""
+    if path.name in ("tests.rs", "peers.rs") or "diagnose" in path.parts:
+        return []
+    source = re.sub(r"(?m)^\s*//.*$", "", path.read_text(encoding="utf-8").split("#[cfg(test)]\nmod tests {")[0])
+    texts = re.findall(r'"((?:[^"\\]|\\.)*)"', re.sub(r"'\\?\"'", "", source), re.DOTALL)
+    return [re.sub(r"\\\n\s*", "", text) for text in texts if " " in text]
+
+
+def test_a_remedy_is_said_in_words_of_python(location):
+    write(location, b'{"AccessToken": {}}')
+    error = raised_by(lambda: strongroom.SealedFilePersistence(location), PersistenceDecryptionError)
+    assert "with FilePersistence" in error.remedy and "the command 'strongroom migrate" in error.remedy
+    remembered = _errors.of_client("configuration", "c", "m", "fix it; then force a refresh, or wait 5 seconds", None, False, 5)
+    assert remembered.remedy == "fix it; then wait 5 seconds"

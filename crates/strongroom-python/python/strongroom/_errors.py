@@ -45,12 +45,34 @@ _ERRNO = {
     "unsafe_link": _errno.ELOOP,
     "wrong_owner": _errno.EACCES,
 }
+# What the library says in words of the command line, and how it is said in Python.
+_IN_PYTHON = (
+    ("pass --ca-file or set SSL_CERT_FILE", "pass the path of its certificate as verify="),
+    ("(--ca-file, SSL_CERT_FILE)", "(verify=)"),
+    ("with --timeout", "with timeout="),
+    ("then force a refresh, or wait", "then wait"),
+    ("(persistence 'sealed')", "(SealedFilePersistence)"),
+    ("the persistence 'file'", "FilePersistence"),
+    # A sealed file finds its key by itself, and takes no source of one.
+    (", with --persistence sealed or migrate's --to sealed", ""),
+    ("(--key-source SOURCE)", "(STRONGROOM_KEY_FILE, STRONGROOM_KEY or a credential of systemd)"),
+    (", or name the source that has it with --key-source", ""),
+    ("choose another one with --key-source", "hand in a key with STRONGROOM_KEY_FILE"),
+    ("pass --key-source passphrase-file:PATH", "open it with the command strongroom, which takes passphrases"),
+    ("--persistence file", "FilePersistence"),
+    ("--persistence sealed", "SealedFilePersistence"),
+    ("--persistence dpapi", "FilePersistenceWithDataProtection"),
+    ("--persistence keychain", "KeychainPersistence"),
+    ("--persistence secret-service", "LibsecretPersistence"),
+    ("'strongroom ", "the command 'strongroom "),
+)
 
 
 def exception(
     kind: str, code: str, message: str, remedy: Optional[str] = None, errno: Optional[int] = None
 ) -> Exception:
     """The exception for an error of the library, with its ``code`` and its ``remedy``."""
+    remedy = in_python(remedy)
     error = _exception(kind, code, f"{message}; {remedy}" if remedy else message, errno)
     error.code = code  # type: ignore[attr-defined]
     error.remedy = remedy  # type: ignore[attr-defined]
@@ -67,6 +89,7 @@ def of_client(
     retry_after: Optional[int],
 ) -> Exception:
     """The exception for what is no dictionary: the provider failed, was not to be reached, or is not what answered."""
+    remedy = in_python(remedy)
     text = f"{message}; {remedy}" if remedy else message
     error = _of_client(kind, code, text, status, in_discovery)
     error.code = code  # type: ignore[attr-defined]
@@ -92,6 +115,14 @@ def _of_client(
         return service_error(text, code, text)
     is_late = code in ("timed_out", "assertion_timed_out")
     return TimeoutError(text) if is_late else ConnectionError(text)
+
+
+def in_python(remedy: Optional[str]) -> Optional[str]:
+    """A remedy in the words of this package: options of the command line are of no use here."""
+    if remedy is not None:
+        for theirs, ours in _IN_PYTHON:
+            remedy = remedy.replace(theirs, ours)
+    return remedy
 
 
 def is_not_found(error: BaseException) -> bool:
