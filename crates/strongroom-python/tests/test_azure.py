@@ -1350,6 +1350,30 @@ class TestAsync:
         assert tokens == ["token-1", "token-2", "token-1"]
 
     def test_one_that_is_not_asynchronous_is_refused(self, cache):
-        credential = persisted(Fake(), cache, strongroom.azure.aio.PersistedCredential)
-        with pytest.raises(TypeError, match="strongroom.azure.PersistedCredential"):
-            asyncio.run(credential.get_token(SCOPE))
+        for inner in (Fake(), Old()):
+            with pytest.raises(TypeError, match="strongroom.azure.PersistedCredential"):
+                persisted(inner, cache, strongroom.azure.aio.PersistedCredential)
+
+    def test_one_whose_function_gives_a_coroutine_is_asynchronous(self, cache):
+        fake = AsyncFake()
+        inner = types.SimpleNamespace(get_token_info=functools.partial(fake.get_token_info))
+        credential = persisted(inner, cache, strongroom.azure.aio.PersistedCredential)
+        assert asyncio.run(credential.get_token(SCOPE)).token == "token-1"
+
+
+@pytest.mark.parametrize("kind", [PersistedCredential, strongroom.azure.aio.PersistedCredential])
+class TestMistakes:
+    def test_what_is_no_credential_is_refused(self, cache, kind):
+        for inner in (object(), None, "secret"):
+            with pytest.raises(TypeError, match="without get_token: PersistedCredential takes a credential"):
+                persisted(inner, cache, kind)
+        for inner in (Fake, AsyncFake):
+            with pytest.raises(TypeError, match=f"the class {inner.__name__}, not an object"):
+                persisted(inner, cache, kind)
+
+    def test_a_list_of_scopes_is_refused(self, cache, kind):
+        is_async = kind is not PersistedCredential
+        credential = persisted(AsyncFake() if is_async else Fake(), cache, kind)
+        for ask in (credential.get_token, credential.get_token_info):
+            with pytest.raises(TypeError, match="scopes are texts: get_token"):
+                asyncio.run(ask([SCOPE])) if is_async else ask([SCOPE])

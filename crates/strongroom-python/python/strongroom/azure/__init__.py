@@ -13,7 +13,6 @@ logger ``strongroom.azure``.
 from __future__ import annotations
 
 import atexit
-import inspect
 import os
 import threading
 import time
@@ -68,11 +67,7 @@ class PersistedCredential(NotPicklable):
     def __init__(
         self, inner: TokenProvider, *, cache: CacheLike, identity: Optional[str] = None
     ) -> None:
-        method = getattr(inner, "get_token", getattr(inner, "get_token_info", None))
-        if inspect.iscoroutinefunction(method):
-            raise TypeError(
-                "the credential is asynchronous: use strongroom.azure.aio.PersistedCredential"
-            )
+        _tokens.check_credential(inner, is_async=False)
         self._inner = inner
         self._tokens = Tokens(inner, cache, identity)
         self._mutex = threading.Lock()
@@ -140,6 +135,7 @@ class PersistedCredential(NotPicklable):
     def _token(
         self, scopes: Tuple[str, ...], options: TokenRequestOptions, more: Mapping[str, Any]
     ) -> AccessTokenInfo:
+        _tokens.check_scopes(scopes)
         is_cacheable = bool(scopes) and _tokens.is_cacheable(options, more)
         ask = self._tokens.ask(scopes, options) if is_cacheable else None
         if ask is None:

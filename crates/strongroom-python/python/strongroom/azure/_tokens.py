@@ -181,6 +181,38 @@ class Tokens:
         return repr(self._cache)
 
 
+def check_credential(credential: object, is_async: bool) -> None:
+    """Sees to it at once that a credential is one, and of the form that is asked here."""
+    found = [getattr(credential, name, None) for name in ("get_token", "get_token_info")]
+    methods = [method for method in found if callable(method)]
+    if isinstance(credential, type) or not methods:
+        name = credential.__name__ if isinstance(credential, type) else type(credential).__name__
+        what = f"the class {name}, not an object of it" if methods else f"a {name} without get_token"
+        raise TypeError(
+            f"this is {what}: PersistedCredential takes a credential, such as "
+            "azure.identity.DefaultAzureCredential()"
+        )
+    if any(inspect.iscoroutinefunction(method) for method in methods):
+        if not is_async:
+            raise TypeError(
+                "the credential is asynchronous: use strongroom.azure.aio.PersistedCredential"
+            )
+    elif is_async and not hasattr(credential, "__aenter__") and all(map(_is_plain, methods)):
+        raise TypeError(
+            "the credential is not asynchronous: use strongroom.azure.PersistedCredential"
+        )
+
+
+def check_scopes(scopes: Tuple[object, ...]) -> None:
+    """Scopes are arguments of their own, which is often taken for a list."""
+    for scope in scopes:
+        if not isinstance(scope, str):
+            raise TypeError(
+                'scopes are texts: get_token("https://vault.azure.net/.default"), and no '
+                + type(scope).__name__
+            )
+
+
 def is_cacheable(options: Mapping[str, Any], more: Mapping[str, Any]) -> bool:
     """Whether nothing is asked for that is not known here, such as proof of possession."""
     unknown = [options[name] for name in options.keys() - _OPTIONS]
@@ -260,6 +292,12 @@ def _jitter(ask: Ask, cached_at: int, refresh_on: int, end: int) -> int:
     if spread <= 0:
         return 0
     return zlib.crc32(repr((platform.node(), ask, cached_at, end)).encode()) % spread
+
+
+def _is_plain(method: object) -> bool:
+    """Whether it is a function that gives no coroutine, as far as can be told without a call."""
+    inner = inspect.unwrap(method) if callable(method) else method
+    return inspect.isroutine(inner) and not inspect.iscoroutinefunction(inner)
 
 
 # Which credential that does not say whose tokens it gives has which place in which cache.

@@ -49,6 +49,7 @@ class PersistedCredential(NotPicklable):
     def __init__(
         self, inner: AsyncTokenProvider, *, cache: CacheLike, identity: Optional[str] = None
     ) -> None:
+        _tokens.check_credential(inner, is_async=True)
         self._inner = inner
         self._tokens = Tokens(inner, cache, identity)
         self._flights: MutableMapping[asyncio.AbstractEventLoop, Dict[_Key, _Flight]]
@@ -116,6 +117,7 @@ class PersistedCredential(NotPicklable):
     async def _token(
         self, scopes: Tuple[str, ...], options: TokenRequestOptions, more: Mapping[str, Any]
     ) -> AccessTokenInfo:
+        _tokens.check_scopes(scopes)
         ask = None
         if scopes and _tokens.is_cacheable(options, more):
             ask = await asyncio.to_thread(self._tokens.ask, scopes, options)
