@@ -58,7 +58,7 @@ impl Cache {
         dialect: Option<&str>,
     ) -> PyResult<Self> {
         let dialect = dialect.map_or(Ok(Dialect::PYTHON), |text| {
-            text.parse::<Dialect>().map_err(|error| PyValueError::new_err(error.to_string()))
+            text.parse::<Dialect>().map_err(|error| exception(py, &error.into()))
         })?;
         // The lock file is deleted when it is released: it must be no file that is something else.
         let checked = FilePersistence::builder(&location).lock_path(&lock_path).build();

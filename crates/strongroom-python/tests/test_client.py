@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import asyncio
 import base64
 import copy
 import inspect
@@ -302,8 +304,35 @@ def test_what_is_of_the_wrong_type_is_refused_in_words(tmp_path):
         make(token_cache=object())
     with pytest.raises(TypeError, match="post and get"):
         make(http_client=object())
-    with pytest.raises(FileNotFoundError):
-        make(verify=str(tmp_path / "nowhere.pem"))
+    nowhere = str(tmp_path / "nowhere.pem")
+    for call in (
+        lambda: make(verify=nowhere),
+        lambda: strongroom.ConfidentialClientApplication("id", {"private_key_pfx_path": nowhere}),
+    ):
+        with pytest.raises(FileNotFoundError) as raised:
+            call()
+        assert (raised.value.errno, raised.value.filename) == (errno.ENOENT, nowhere)
+        assert str(raised.value).count(nowhere) == 1
+    empty = tmp_path / "empty.pem"
+    empty.write_text("no certificate")
+    with pytest.raises(ValueError, match="verify: there is no certificate") as refused:
+        make(verify=empty)
+    assert str(refused.value).count(str(empty)) == 1
+    for application in (strongroom.ConfidentialClientApplication, aio.ConfidentialClientApplication):
+        with pytest.raises(TypeError, match="client_id is a text"):
+            application(None, "s3cret", "https://login.microsoftonline.com/t")
+    app = make()
+    for call in (
+        lambda: app.acquire_token_silent(["scope"], account="me"),
+        lambda: app.remove_account("me"),
+        lambda: asyncio.run(aio.ConfidentialClientApplication("id", "s3cret", "https://a.example/t", instance_discovery=False)
+                            .acquire_token_silent(["scope"], account="me")),
+    ):
+        with pytest.raises(TypeError, match="get_accounts"):
+            call()
+    with pytest.raises(TypeError, match="unheard_of") as raised:
+        make(unheard_of=1)
+    assert "_Base" not in str(raised.value)
     with pytest.raises(ValueError, match="folder"):
         make(verify=str(tmp_path))
     with pytest.warns(DeprecationWarning):

@@ -95,6 +95,7 @@ import sys
 for name in ("msal", "portalocker", "msal_extensions", "gi"):
     sys.modules[name] = None
 import strongroom
+assert strongroom.filelock.LockError is strongroom.LockError
 from strongroom import persistence, cache_lock, filelock, libsecret
 with strongroom.CrossPlatLock(sys.argv[1]): pass
 assert strongroom.LockError.__mro__[1:3] == (RuntimeError, Exception)

@@ -271,3 +271,24 @@ class TestSealed:
         strongroom.build_encrypted_persistence(location).save("{}")
         done = subprocess.run([COMMAND, "inspect", "--cache", location], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def test_a_path_may_be_an_object(tmp_path):
+    at = tmp_path / "folder" / "cache"
+    for kind in (strongroom.FilePersistence, strongroom.SealedFilePersistence, strongroom.build_encrypted_persistence):
+        assert kind(at).get_location() == str(at)
+    for path in (str(at), at):
+        with pytest.raises(TypeError, match=r"FilePersistence\("):
+            strongroom.PersistedTokenCache(path)
+
+
+def test_an_exception_is_shown_without_a_number_that_it_has_not(tmp_path):
+    plain = tmp_path / "cache"
+    plain.write_text('{"AccessToken": {}}')
+    with pytest.raises(PersistenceDecryptionError) as raised:
+        strongroom.SealedFilePersistence(plain)
+    error = raised.value
+    assert str(error) == error.strerror and error.errno is None and error.filename == str(plain)
+    with pytest.raises(IsADirectoryError) as raised:
+        strongroom.FilePersistence(tmp_path).load()
+    assert raised.value.filename == str(tmp_path)

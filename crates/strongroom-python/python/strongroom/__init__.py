@@ -39,7 +39,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from . import aio as aio, cache_lock as cache_lock, token_cache as token_cache
+    from . import aio as aio, cache_lock as cache_lock, filelock as filelock, token_cache as token_cache
     from .cache_lock import CrossPlatLock as CrossPlatLock, LockError as LockError
     from .client import ConfidentialClientApplication as ConfidentialClientApplication
     from .exceptions import MsalError as MsalError, MsalServiceError as MsalServiceError
@@ -60,6 +60,7 @@ __all__ = [
     "aio",
     "build_encrypted_persistence",
     "cache_lock",
+    "filelock",
     "persistence",
     "token_cache",
 ]
@@ -74,6 +75,7 @@ _LAZY = {
     "PersistedTokenCache": "token_cache",
     "aio": None,
     "cache_lock": None,
+    "filelock": None,
     "token_cache": None,
 }
 

@@ -11,6 +11,7 @@ from .client import (
     PATIENCE,
     _Base,  # pyright: ignore[reportPrivateUsage]
     accounts,
+    home_account_id,
 )
 
 __all__ = ["ConfidentialClientApplication"]
@@ -99,9 +100,9 @@ class ConfidentialClientApplication(_Base, _strongroom.Application):
 
     async def remove_account(self, account: Mapping[str, Any]) -> None:
         """Removes a user with all tokens. What another program writes back is removed again, for 90 days."""
-        user = account["home_account_id"]
+        user = home_account_id(account)
         if user:
-            await _finished(self._remove_account(str(user), str(account["environment"])))
+            await _finished(self._remove_account(user, str(account["environment"])))
 
     async def remove_tokens_for_client(self) -> None:
         """Removes all of the application's own tokens, for whatever scopes."""

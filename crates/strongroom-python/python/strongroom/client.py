@@ -57,7 +57,7 @@ class _Base(NotPicklable, _Native):
     ) -> None:
         del http_cache  # What is refused is remembered beside the cache, for all processes.
         del enable_pii_log  # Nothing of a person is logged, whatever is asked for.
-        _check(exclude_scopes, allow_broker)
+        _check(client_id, exclude_scopes, allow_broker)
         url = _authority(authority, oidc_authority)
         self.client_id = client_id
         try:
@@ -121,9 +121,9 @@ class _Base(NotPicklable, _Native):
             return None
         if not account:
             return self._silent_for_client(scopes)
-        user = account.get("home_account_id")
+        user = home_account_id(account)
         # An application's own tokens are kept under none: they are no user's.
-        return self._silent_for_user(scopes, str(user)) if user else None
+        return self._silent_for_user(scopes, user) if user else None
 
 
 class ConfidentialClientApplication(_Base, _strongroom.BlockingApplication):
@@ -230,9 +230,9 @@ class ConfidentialClientApplication(_Base, _strongroom.BlockingApplication):
 
     def remove_account(self, account: Mapping[str, Any]) -> None:
         """Removes a user with all tokens. What another program writes back is removed again, for 90 days."""
-        user = account["home_account_id"]
+        user = home_account_id(account)
         if user:
-            self._remove_account(str(user), str(account["environment"])).wait()
+            self._remove_account(user, str(account["environment"])).wait()
 
     def remove_tokens_for_client(self) -> None:
         """Removes all of the application's own tokens, for whatever scopes."""
@@ -270,6 +270,13 @@ def accounts(entries: List[Dict[str, Any]], username: Optional[str]) -> List[Dic
     return [one for one in found.values() if (one["username"] or "").lower() == username.lower()]
 
 
+def home_account_id(account: Any) -> str:
+    """Which user an account is; empty where it does not say."""
+    if not hasattr(account, "keys"):
+        raise TypeError(f"account is one of get_accounts(), a dictionary, and no {type(account).__name__}")
+    return str(account.get("home_account_id") or "")
+
+
 _OF_ACCOUNT = (
     "home_account_id",
     "environment",
@@ -281,7 +288,13 @@ _OF_ACCOUNT = (
 )
 
 
-def _check(exclude_scopes: Any, allow_broker: Any) -> None:
+# What Python calls it where it complains of an argument.
+_Base.__init__.__qualname__ = "ConfidentialClientApplication.__init__"
+
+
+def _check(client_id: Any, exclude_scopes: Any, allow_broker: Any) -> None:
+    if not isinstance(client_id, str):
+        raise TypeError(f"client_id is a text, the application's id, and no {type(client_id).__name__}")
     if exclude_scopes and not isinstance(exclude_scopes, list):
         raise ValueError(f"Invalid exclude_scopes={exclude_scopes!r}. It need to be a list of strings.")
     if "openid" in (exclude_scopes or ()):
@@ -341,6 +354,8 @@ def _credential(credential: Any) -> _strongroom.Credential:
     certificates = _encodable("public_certificate", certificate) if isinstance(certificate, str) and certificate else None
     if form.get("private_key_pfx_path"):
         path = _path(form["private_key_pfx_path"])
+        with open(path, "rb"):
+            pass  # Python's own exception says which file it is, and why.
         return _strongroom.Credential.pfx(path, passphrase, certificate is True, certificates)
     private_key, thumbprint = _text(form, "private_key"), _text(form, "thumbprint")
     if not private_key:
@@ -469,8 +484,14 @@ def _trusted(verify: Any) -> Optional[str]:
 def _bundle(name: str, path: str) -> str:
     if os.path.isdir(path):
         raise ValueError(f"{name} is a folder: {path!r}. It is the path of one file with certificates, in PEM")
-    if not os.path.exists(path):
-        raise FileNotFoundError(2, f"there is no file of certificates there ({name})", path)
+    # That it is none is said here, not by the first request.
+    try:
+        with open(path, "rb") as file:
+            content = file.read()
+    except OSError as error:
+        raise OSError(error.errno, f"{name}: {error.strerror}", path) from None
+    if b"-----BEGIN CERTIFICATE-----" not in content:
+        raise ValueError(f"{name}: there is no certificate, in PEM, in {path!r}")
     return path
 
 

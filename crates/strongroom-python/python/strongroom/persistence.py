@@ -15,7 +15,7 @@ from ._base import NotPicklable, make_directory as _mkdir_p
 
 TYPE_CHECKING = False  # Importing `typing` takes longer than all the rest of this package.
 if TYPE_CHECKING:
-    from typing import Any, Mapping, Optional
+    from typing import Any, Mapping, Optional, Union
 
 __all__ = [
     "BasePersistence",
@@ -45,6 +45,13 @@ class PersistenceError(OSError):
     ) -> None:
         super().__init__(err_no, message, location)
 
+    def __str__(self) -> str:
+        # An error of the library, which has a code, mostly is none of the system, and has no number.
+        text: Optional[str] = self.strerror
+        if self.errno is not None or text is None or not hasattr(self, "code"):
+            return super().__str__()
+        return text if self.filename is None or str(self.filename) in text else f"{text}: {self.filename!r}"
+
 
 class PersistenceNotFound(PersistenceError):
     """Nothing has been saved there yet. ``errno`` is always ``ENOENT``."""
@@ -66,7 +73,7 @@ class PersistenceDecryptionError(PersistenceError):
     """It could not be decrypted: another key, other content, or damage. It was left as it is."""
 
 
-def build_encrypted_persistence(location: str) -> BasePersistence:
+def build_encrypted_persistence(location: Union[str, os.PathLike[str]]) -> BasePersistence:
     """The persistence that encrypts a cache best on this machine.
 
     What is at ``location`` decides first: a sealed file is opened as one, and a plain cache is an exception, and left
@@ -139,7 +146,7 @@ class _NativePersistence(NotPicklable, BasePersistence):
         """Replaces what is kept, whatever it is. Takes no lock."""
         try:
             self._native.save(content)
-        except PersistenceError as error:
+        except OSError as error:
             self._locate(error)
             raise
 
@@ -150,7 +157,7 @@ class _NativePersistence(NotPicklable, BasePersistence):
         """
         try:
             content = self._native.load()
-        except PersistenceError as error:
+        except OSError as error:
             self._locate(error)
             raise
         if content is None:
@@ -179,7 +186,7 @@ class _NativePersistence(NotPicklable, BasePersistence):
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._location!r})"
 
-    def _locate(self, error: PersistenceError) -> None:
+    def _locate(self, error: OSError) -> None:
         if error.filename is None:
             error.filename = self._location
 
@@ -193,7 +200,7 @@ class FilePersistence(_NativePersistence):
     The directory is made if need be; ``~`` is the home directory.
     """
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: Union[str, os.PathLike[str]]) -> None:
         self._location = _expanded(location)
         _mkdir_p(os.path.dirname(self._location))
         self._native = self._made()
@@ -221,11 +228,11 @@ class SealedFilePersistence(_NativePersistence):
 
     is_encrypted = True
 
-    def __init__(self, location: str) -> None:
+    def __init__(self, location: Union[str, os.PathLike[str]]) -> None:
         self._location = _expanded(location)
         try:
             self._native = _strongroom.Persistence.sealed(self._location)
-        except PersistenceError as error:
+        except OSError as error:
             self._locate(error)
             raise
         _mkdir_p(os.path.dirname(self._location))
@@ -246,7 +253,7 @@ class FilePersistenceWithDataProtection(FilePersistence):
     is_encrypted = True
     _entropy: str
 
-    def __init__(self, location: str, entropy: str = "") -> None:
+    def __init__(self, location: Union[str, os.PathLike[str]], entropy: str = "") -> None:
         if sys.platform != "win32":
             raise RuntimeError("FilePersistenceWithDataProtection needs Windows; elsewhere use SealedFilePersistence")
         self._entropy = entropy
@@ -272,7 +279,7 @@ class KeychainPersistence(_NativePersistence):
 
     def __init__(
         self,
-        signal_location: str,
+        signal_location: Union[str, os.PathLike[str]],
         service_name: Optional[str] = None,
         account_name: Optional[str] = None,
     ) -> None:
@@ -281,7 +288,7 @@ class KeychainPersistence(_NativePersistence):
         self._location = _expanded(signal_location)
         _mkdir_p(os.path.dirname(self._location))
         self._service_name = service_name or "msal-extensions"
-        self._account_name = account_name or _auto_hash(signal_location)
+        self._account_name = account_name or _auto_hash(os.fspath(signal_location))
         self._native = _strongroom.Persistence.keychain(self._location, self._service_name, self._account_name)
 
     def _absent(self) -> PersistenceNotFound:
@@ -307,7 +314,7 @@ class LibsecretPersistence(_NativePersistence):
 
     def __init__(
         self,
-        signal_location: str,
+        signal_location: Union[str, os.PathLike[str]],
         schema_name: Optional[str] = None,
         attributes: Optional[Mapping[str, str]] = None,
         **kwargs: Any,
@@ -315,7 +322,7 @@ class LibsecretPersistence(_NativePersistence):
         from . import libsecret
 
         libsecret.trial_run()
-        agent = libsecret.LibSecretAgent(schema_name or _auto_hash(signal_location), attributes or {}, **kwargs)
+        agent = libsecret.LibSecretAgent(schema_name or _auto_hash(os.fspath(signal_location)), attributes or {}, **kwargs)
         self._location = _expanded(signal_location)
         self._native = agent._native(self._location)  # pyright: ignore[reportPrivateUsage]
         _mkdir_p(os.path.dirname(self._location))
@@ -324,7 +331,7 @@ class LibsecretPersistence(_NativePersistence):
         return PersistenceNotFound(message=self._not_found)
 
 
-def _expanded(location: str) -> str:
+def _expanded(location: Union[str, os.PathLike[str]]) -> str:
     if not location:
         raise ValueError("Requires a file path")
     return os.path.expanduser(location)

@@ -60,6 +60,7 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
         lock_timeout: float = 10.0,
         dialect: Optional[str] = None,
     ) -> None:
+        _check(persistence)
         self._pending: Dict[int, List[_Operation]] = {}
         self._view: Optional[Tuple[str, Mapping[str, Any]]] = None
         self._persistence = persistence
@@ -208,6 +209,18 @@ class PersistedTokenCache(NotPicklable, SerializableTokenCache):
     def _get(self, credential_type: str, key: str, default: Any = None) -> Any:
         found = self._native.entry(credential_type, key)
         return default if found is None else found
+
+
+def _check(persistence: Any) -> None:
+    """A path alone does not say how the cache is to be kept there."""
+    if isinstance(persistence, str) or hasattr(persistence, "__fspath__"):
+        path = str(persistence)
+        raise TypeError(
+            f"persistence is an object, and no path: FilePersistence({path!r}), or "
+            f"build_encrypted_persistence({path!r}) for a cache that is encrypted"
+        )
+    if not hasattr(persistence, "get_location"):
+        raise TypeError(f"persistence is one of this package's, or like it, and no {type(persistence).__name__}")
 
 
 _copy: Callable[[Dict[str, Any]], Dict[str, Any]] = getattr(dict, "copy")
