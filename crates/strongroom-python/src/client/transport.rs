@@ -128,7 +128,7 @@ impl strongroom::Transport for Foreign {
     fn send(&self, request: HttpRequest) -> BoxFuture<'_, Result<HttpResponse, TransportError>> {
         Box::pin(async move {
             let ended = || TransportError::Setup { reason: "Python has ended".into() };
-            let host = host_of(&request.url);
+            let host = request.host();
             let (sender, receiver) = oneshot::channel();
             let started = attached(|py| self.start(py, &request, sender)).ok_or_else(ended)?;
             let outcome = match started {
@@ -187,9 +187,4 @@ fn failed(py: Python<'_>, host: String, error: PyErr) -> TransportError {
         && !["Timeout", "SSL"].iter().any(|other| name.contains(other));
     let reason = format!("http_client raised {name}");
     TransportError::Failed { host, cause: TransportFailure::new(reason, error, is_connection_failure) }
-}
-
-fn host_of(url: &str) -> String {
-    let rest = url.split_once("//").map_or(url, |(_, rest)| rest);
-    rest.split(['/', '?', '#']).next().unwrap_or_default().to_owned()
 }

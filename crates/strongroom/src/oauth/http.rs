@@ -127,7 +127,7 @@ impl Transport for HttpTransport {
         Box::pin(async move {
             let runtime = runtime()?;
             let client = self.client()?;
-            let host = host_of(&request.url);
+            let host = request.host();
             let task = runtime.spawn(exchange(client, request));
             let abort = AbortOnDrop(task.abort_handle());
             let outcome = task.await;
@@ -149,7 +149,7 @@ impl Drop for AbortOnDrop {
 }
 
 async fn exchange(client: reqwest::Client, request: HttpRequest) -> Result<HttpResponse, TransportError> {
-    let host = host_of(&request.url);
+    let host = request.host();
     let mut builder = match request.method {
         HttpMethod::Get => client.get(&request.url),
         HttpMethod::Post => client.post(&request.url),
@@ -319,9 +319,4 @@ fn next_cause<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdErr
         Some(wrapped) => Some(wrapped),
         None => error.source(),
     }
-}
-
-/// The host that `url` names, to say in an error or a log line; empty where it names none.
-pub(super) fn host_of(url: &str) -> String {
-    url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
 }

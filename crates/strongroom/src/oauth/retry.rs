@@ -8,7 +8,6 @@ use std::time::{Duration, SystemTime};
 use backon::{BackoffBuilder, ConstantBuilder};
 
 use super::error::ServiceError;
-use super::http::host_of;
 use super::transport::{HttpRequest, HttpResponse, Transport, TransportError};
 use crate::time::{Deadline, wall_clock};
 use crate::wait;
@@ -45,7 +44,7 @@ impl<'a> Exchange<'a> {
 
     /// Sends a request, and has no second try.
     pub(crate) async fn once(&self, mut request: HttpRequest) -> Result<HttpResponse, TransportError> {
-        let host = host_of(&request.url);
+        let host = request.host();
         if self.deadline.has_passed() {
             return Err(TransportError::TimedOut { host });
         }

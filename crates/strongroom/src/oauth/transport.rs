@@ -201,6 +201,12 @@ impl HttpRequest {
         }
     }
 
+    /// The host that it goes to, without a port, to be said in an error or a log line; empty where the URL names none.
+    #[must_use]
+    pub fn host(&self) -> String {
+        url::Url::parse(&self.url).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_default()
+    }
+
     pub(crate) fn timeout_at_most(mut self, timeout: Duration) -> Self {
         self.timeout = Some(self.timeout.map_or(timeout, |own| own.min(timeout)));
         self
