@@ -228,15 +228,14 @@ impl Application {
             let environments = app.known_environments().await;
             let query =
                 Query::for_user(&client_id, environments.own(), &realm, &home_account_id, scopes, now);
-            Ok((cache.get().entries(&query).await?, now))
+            let mut found = cache.get().entries(&query).await?;
+            found.retain(|found| found.access_token().is_some_and(|token| app.token_cache().is_fresh(token)));
+            Ok((found, now))
         };
         Ok(Pending::new(look, |py, found: Result<(Vec<Found>, UnixSeconds), Error>| {
             let (found, now) = found.map_err(|error| exception(py, &error))?;
-            let good = found.iter().filter_map(Found::access_token).find(|token| {
-                let lifetime = token.expires_on.since(token.cached_at);
-                token.expires_on.since(now) > (lifetime / 5).clamp(0, 300)
-            });
-            good.map(|token| Ok(answer::cached(py, token, now)?.unbind())).transpose()
+            let best = found.first().and_then(Found::access_token);
+            best.map(|token| Ok(answer::cached(py, token, now)?.unbind())).transpose()
         }))
     }
 

@@ -57,6 +57,7 @@ impl TokenCache {
         inner.settling.settle(&*inner.store, &inner.state, inner.dialect, self.now(), generation).await;
         true
     }
+
     /// Whether [`settle`](Self::settle) has nothing to look for in the store's state `generation`. Waits for nothing.
     #[must_use]
     pub fn is_settled(&self, generation: u64) -> bool {

@@ -36,6 +36,7 @@ pub use self::lookup::{AccessTokenRequest, Lookup, MissReason};
 #[cfg_attr(not(feature = "client"), allow(unused_imports))]
 pub(crate) use self::lookup::{Answer, Fallback, Hit, Miss};
 pub use self::purge::Purge;
+use self::refresh::{Freshness, freshness};
 pub use self::remembered::Remembered;
 use self::settle::Settling;
 pub(crate) use self::state::AuthorityRecord;
@@ -312,6 +313,13 @@ impl TokenCache {
         {
             tracing::warn!(%error, "it cannot be noted what was removed; another program may bring it back");
         }
+    }
+
+    /// Whether `token` is served as it is: neither at its end nor so near to it (300 seconds, or a fifth of its lifetime if
+    /// that is less) that it is renewed first, nor stored in the future by this cache's clock.
+    #[must_use]
+    pub fn is_fresh(&self, token: &AccessToken) -> bool {
+        matches!(freshness(token, self.now()), Freshness::Fresh | Freshness::RefreshDue)
     }
 
     /// The current time by this cache's clock.
