@@ -16,7 +16,7 @@ import threading
 import time
 
 import pytest
-from conftest import app_token_event, in_child, needs_fork
+from conftest import app_token_event, in_child, needs_fork, self_signed
 
 import strongroom
 from strongroom import aio
@@ -689,26 +689,12 @@ def parts(assertion):
 
 
 def key_and_certificate(folder):
-    import datetime
-
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import rsa
     from cryptography.hazmat.primitives.serialization import pkcs12
 
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "daemon")])
-    now = datetime.datetime(2024, 1, 1)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=36500))
-        .sign(key, hashes.SHA256())
-    )
+    certificate = self_signed(key, "daemon")
     pem = serialization.Encoding.PEM
     pfx = folder / "daemon.pfx"
     pfx.write_bytes(

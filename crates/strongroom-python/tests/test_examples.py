@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from conftest import self_signed
 
 PROGRAM = Path(__file__).resolve().parents[3] / "examples" / "python" / "console.py"
 CLIENTS = ("strongroom", "msal")
@@ -88,28 +89,15 @@ def test_the_token_goes_to_the_endpoint_alone_and_only_by_https(tmp_path, monkey
 
 
 def certificate_of_localhost(folder):
-    import datetime
     import ipaddress
 
     x509 = pytest.importorskip("cryptography.x509")
-    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, "localhost")])
     address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    now = datetime.datetime(2024, 1, 1)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=36500))
-        .add_extension(address, critical=False)
-        .sign(key, hashes.SHA256())
-    )
+    certificate = self_signed(key, "localhost", address)
     files = folder / "certificate.pem", folder / "key.pem"
     pem = serialization.Encoding.PEM
     files[0].write_bytes(certificate.public_bytes(pem))
