@@ -313,6 +313,13 @@ def test_what_is_of_the_wrong_type_is_refused_in_words(tmp_path):
             call()
         assert (raised.value.errno, raised.value.filename) == (errno.ENOENT, nowhere)
         assert str(raised.value).count(nowhere) == 1
+    large = tmp_path / "large.pfx"
+    large.write_bytes(bytes(2**20 + 1))
+    with pytest.raises(OSError, match="larger than 1048576 bytes"):
+        strongroom.ConfidentialClientApplication("id", {"private_key_pfx_path": str(large)})
+    with pytest.raises(IsADirectoryError) as folder:
+        strongroom.ConfidentialClientApplication("id", {"private_key_pfx_path": str(tmp_path)})
+    assert folder.value.filename == str(tmp_path)
     empty = tmp_path / "empty.pem"
     empty.write_text("no certificate")
     with pytest.raises(ValueError, match="verify: there is no certificate") as refused:

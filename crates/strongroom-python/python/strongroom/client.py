@@ -354,8 +354,6 @@ def _credential(credential: Any) -> _strongroom.Credential:
     certificates = _encodable("public_certificate", certificate) if isinstance(certificate, str) and certificate else None
     if form.get("private_key_pfx_path"):
         path = _path(form["private_key_pfx_path"])
-        with open(path, "rb"):
-            pass  # Python's own exception says which file it is, and why.
         return _strongroom.Credential.pfx(path, passphrase, certificate is True, certificates)
     private_key, thumbprint = _text(form, "private_key"), _text(form, "thumbprint")
     if not private_key:

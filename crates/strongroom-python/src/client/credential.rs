@@ -1,14 +1,18 @@
 //! What an application proves itself with.
 
+use std::io;
 use std::path::PathBuf;
 
-use pyo3::exceptions::{PyTypeError, PyValueError};
+use pyo3::exceptions::{PyOSError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyString, PyTuple};
 use strongroom::{AssertionContext, ClientCertificate, ClientCredential, SecretBytes, SecretString};
 
 use crate::attach::call;
 use crate::foreign::attached;
+
+/// A larger file is no key.
+const LARGEST_FILE: u64 = 1 << 20;
 
 /// A client credential.
 #[pyclass(frozen, module = "strongroom._strongroom")]
@@ -43,7 +47,9 @@ impl Credential {
         send_chain: bool,
         public_certificate: Option<String>,
     ) -> PyResult<Self> {
-        let content = py.detach(|| std::fs::read(path).map(SecretBytes::from))?;
+        let read = py.detach(|| SecretBytes::read_file(&path, LARGEST_FILE));
+        let (content, _) =
+            read.map_err(|error| unreadable(py, path, &error).unwrap_or_else(|failed| failed))?;
         let mut certificate = ClientCertificate::from_pfx(content, passphrase.map(SecretString::from));
         if send_chain || public_certificate.is_some() {
             certificate = certificate.send_chain(true);
@@ -98,6 +104,18 @@ fn provided(function: &Bound<'_, PyAny>, context: &AssertionContext) -> PyResult
         asked.set_item("fmi_path", path)?;
     }
     text(&call(function, PyTuple::new(function.py(), [asked])?)?)
+}
+
+/// Python's own exception for a file, with its path.
+fn unreadable(py: Python<'_>, path: PathBuf, error: &io::Error) -> PyResult<PyErr> {
+    let errno = match error.raw_os_error() {
+        Some(errno) => errno,
+        None if path.is_dir() => py.import("errno")?.getattr("EISDIR")?.extract()?,
+        None => return Ok(PyOSError::new_err(format!("{}: {error}", path.display()))),
+    };
+    // The class follows from the number: FileNotFoundError, PermissionError, ...
+    let words = py.import("os")?.call_method1("strerror", (errno,))?;
+    Ok(PyOSError::new_err((errno, words.unbind(), path.into_os_string())))
 }
 
 /// An assertion, which may come as bytes.
